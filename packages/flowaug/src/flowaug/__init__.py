@@ -1,0 +1,3 @@
+"""Per-image augmentation distributions from conditional normalizing flows."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,35 @@
+"""Errors of the user: one clear line, no traceback.
+
+Every message says what was wrong, what was expected and what to do. The command line prints it and exits with 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user gave is wrong: an option, a file, a folder."""
+
+
+class DataError(UserError):
+    """A data set is missing, truncated or holds what it must not."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is truncated, unreadable or belongs to another configuration."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not registered, with the nearest known one.
+
+    Args:
+        kind: What the name names, as in ``"data set"``.
+        name: What the user wrote.
+        known: Every name that would have been right.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
