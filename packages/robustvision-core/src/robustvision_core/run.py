@@ -1,0 +1,189 @@
+"""The folder that a run leaves behind.
+
+``config.json`` what was asked, ``metrics.jsonl`` one line an epoch, ``summary.json`` what came out, ``checkpoint.pt``
+the last complete state, ``best.pt`` the selected weights, ``plots/*.png``. Every file but the growing
+``metrics.jsonl`` is replaced whole, so that a killed run leaves the last complete one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from robustvision_core.errors import CheckpointError, UserError
+from robustvision_core.files import atomic_write, write_json
+
+# fields that say where and how a run runs, not what it computes: a resumed run may change them
+RUN_FIELDS = frozenset({"out", "resume", "device", "devices", "data_root", "download", "progress"})
+
+
+class Run:
+    """A run directory.
+
+    Args:
+        folder: Where the run lives; made if it is missing.
+        config: What was asked: a dataclass instance or a mapping of plain values.
+        resume: Go on from the folder's checkpoint. Without it a folder that holds a run is refused.
+        writes: Whether this process writes (rank 0 only); the others read.
+
+    Raises:
+        UserError: The folder holds another run, or there is none to resume.
+        CheckpointError: The configuration differs from that of the run to resume.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], config: Any, *, resume: bool = False, writes: bool = True
+    ) -> None:
+        self.folder = pathlib.Path(folder)
+        self.config = plain(config)
+        self.resume = resume
+        self.writes = writes
+        held = self.folder / "config.json"
+        if resume:
+            if not held.exists():
+                raise UserError(f"nothing to resume in {self.folder}: it has no config.json")
+            check_same_config(json.loads(held.read_text(encoding="utf-8")), self.config, str(self.folder))
+        elif writes:
+            if held.exists():
+                raise UserError(f"{self.folder} already holds a run: give another --out, or --resume to go on with it")
+            write_json(held, self.config)
+
+    @property
+    def checkpoint_path(self) -> pathlib.Path:
+        """The last complete training state."""
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def best_path(self) -> pathlib.Path:
+        """The weights that model selection chose."""
+        return self.folder / "best.pt"
+
+    def plot_path(self, name: str) -> pathlib.Path:
+        """``plots/NAME.png``; the folder is made."""
+        path = self.folder / "plots" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        if self.writes:
+            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as lines:
+                lines.write(json.dumps(dict(record)) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every line of ``metrics.jsonl``; a last line that a crash cut short is left out."""
+        return read_metrics(self.folder)
+
+    def keep_metrics(self, epochs: int) -> None:
+        """Drop the lines after the first ``epochs`` epochs, which a resumed run will write again."""
+        if self.writes:
+            kept = [record for record in self.metrics() if record["epoch"] <= epochs]
+            with atomic_write(self.folder / "metrics.jsonl") as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write ``summary.json``."""
+        if self.writes:
+            write_json(self.folder / "summary.json", dict(summary))
+
+    def save(self, path: pathlib.Path, state: Mapping[str, Any]) -> None:
+        """Write ``state`` (tensors and plain values) with the run's configuration to ``path``, whole or not at all."""
+        if self.writes:
+            save_checkpoint(path, {**state, "config": self.config})
+
+    def load(self, path: pathlib.Path) -> dict[str, Any]:
+        """Read what :meth:`save` wrote; the configuration must be this run's."""
+        state = load_checkpoint(path)
+        check_same_config(state.get("config", {}), self.config, str(path))
+        return state
+
+
+def new_folder(root: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """``root/NAME-DATE-TIME``, numbered where that is taken. The folder is not made."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = pathlib.Path(root) / f"{name}-{stamp}"
+    number = 2
+    while folder.exists():
+        folder = pathlib.Path(root) / f"{name}-{stamp}-{number}"
+        number += 1
+    return folder
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values to ``path`` through a temporary file."""
+    import torch
+
+    with atomic_write(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without executing any code in it.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, or not a checkpoint of tensors and plain values.
+    """
+    import torch
+
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} holds more than tensors and plain values, and is not loaded") from error
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is truncated or not a checkpoint: delete it, or restore a whole copy") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a checkpoint dictionary")
+    return state
+
+
+def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records of a run folder's ``metrics.jsonl``, oldest first."""
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as JSON would give it back: dataclasses become dicts, tuples lists, paths strings."""
+    value = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else config
+    return json.loads(json.dumps(value, default=str))
+
+
+def check_same_config(
+    held: Mapping[str, Any], asked: Mapping[str, Any], where: str, free: Iterable[str] = RUN_FIELDS
+) -> None:
+    """Raise CheckpointError naming every field in which two configurations differ, but for the ``free`` ones."""
+    free = set(free)
+    held, asked = dict(_flatten(held)), dict(_flatten(asked))
+    differing = [
+        f"{name} is {held.get(name)!r} there and {asked.get(name)!r} here"
+        for name in sorted(held.keys() | asked.keys())
+        if name.split(".")[0] not in free and held.get(name) != asked.get(name)
+    ]
+    if differing:
+        raise CheckpointError(f"{where} is of another configuration: {'; '.join(differing)}")
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
