@@ -1,0 +1,27 @@
+"""Labelled image sets: loading by name, splitting, batching on the device, augmenting.
+
+from robustvision_core.data import DeviceBatches, load
+
+train = load("digits")
+for images, labels, index in DeviceBatches(train, batch_size=64, shuffle=True).epoch(0): ...
+"""
+
+from robustvision_core.data.batches import Batch, DeviceBatches, channel_stats, normalise
+from robustvision_core.data.image_set import ImageSet
+from robustvision_core.data.registry import data_root, load, names, register
+from robustvision_core.data.splits import first, split, subset
+
+__all__ = [
+    "Batch",
+    "DeviceBatches",
+    "ImageSet",
+    "channel_stats",
+    "data_root",
+    "first",
+    "load",
+    "names",
+    "normalise",
+    "register",
+    "split",
+    "subset",
+]

@@ -1,0 +1,110 @@
+"""A labelled image set that fits in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robustvision_core.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images, labels and where each sample came from, all on one device.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64 in ``[0, len(classes))``.
+        classes: Name of each class.
+        ids: (N,) int64, the identity of each sample in its source: it stays with the sample through splits and
+            subsets, so that files indexed by the source's order (noisy labels, ablations) still apply. Default
+            ``arange(N)``.
+        name: What to call the set in messages.
+
+    Raises:
+        DataError: A tensor has the wrong type, shape or length, or a label names no class.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    ids: Tensor = None  # type: ignore[assignment]  # filled in __post_init__, so that readers always see a tensor
+    name: str = "images"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise DataError(f"{self.name}: images must be (N, C, H, W) uint8, got {describe(self.images)}")
+        if self.ids is None:
+            object.__setattr__(self, "ids", torch.arange(len(self.images), device=self.images.device))
+        for field in ("labels", "ids"):
+            _check_vector(self.name, field, getattr(self, field), self.images)
+        _check_range(self.name, self.labels, self.classes)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, those without a sample included."""
+        return len(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.images.device
+
+    def take(self, indices: Tensor | Sequence[int]) -> ImageSet:
+        """The samples at ``indices`` (M,), in that order, with their ids; a (N,) bool mask also works."""
+        chosen = torch.as_tensor(indices, device=self.device)
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero()[:, 0]
+        chosen = chosen.long()  # an empty list comes as float
+        images = self.images.index_select(0, chosen)  # many times faster than indexing on the CPU
+        return replace(self, images=images, labels=self.labels[chosen], ids=self.ids[chosen])
+
+    def with_labels(self, labels: Tensor) -> ImageSet:
+        """The same samples under other labels, (N,) int64."""
+        return replace(self, labels=labels)
+
+    def to(self, device: str | torch.device) -> ImageSet:
+        """The set on another device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
+
+    def class_counts(self) -> Tensor:
+        """(num_classes,) int64: how many samples each class has."""
+        return torch.bincount(self.labels, minlength=self.num_classes)
+
+
+def describe(value: object) -> str:
+    """Shape and type of a tensor or array in words, for error messages."""
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        return type(value).__name__
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"  # type: ignore[attr-defined]
+
+
+def _check_vector(name: str, field: str, value: Tensor, images: Tensor) -> None:
+    if value.dtype != torch.int64 or value.dim() != 1:
+        raise DataError(f"{name}: {field} must be (N,) int64, got {describe(value)}")
+    if len(value) != len(images):
+        raise DataError(f"{name}: {len(images)} images but {len(value)} {field}")
+    if value.device != images.device:
+        raise DataError(f"{name}: images are on {images.device} but {field} on {value.device}")
+
+
+def _check_range(name: str, labels: Tensor, classes: Sequence[str]) -> None:
+    if len(labels) == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(labels))
+    if low < 0 or high >= len(classes):
+        wrong = low if low < 0 else high
+        raise DataError(f"{name}: label {wrong} names no class, {len(classes)} classes need 0..{len(classes) - 1}")
