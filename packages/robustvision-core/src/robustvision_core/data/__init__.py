@@ -6,6 +6,7 @@ train = load("digits")
 for images, labels, index in DeviceBatches(train, batch_size=64, shuffle=True).epoch(0): ...
 """
 
+from robustvision_core.data.augment import affine_augment, random_flip, random_rotation, random_shift
 from robustvision_core.data.batches import Batch, DeviceBatches, channel_stats, normalise
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.registry import data_root, load, names, register
@@ -15,12 +16,16 @@ __all__ = [
     "Batch",
     "DeviceBatches",
     "ImageSet",
+    "affine_augment",
     "channel_stats",
     "data_root",
     "first",
     "load",
     "names",
     "normalise",
+    "random_flip",
+    "random_rotation",
+    "random_shift",
     "register",
     "split",
     "subset",
