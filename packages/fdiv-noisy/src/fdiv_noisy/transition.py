@@ -7,6 +7,7 @@ Rows are true classes and sum to one. cleanlab writes the transpose (columns are
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ class Uniform:
             raise ValueError(f"Uniform: rates must have shape (K,) with K >= 2, got {tuple(rates.shape)}")
         if not bool(((rates >= 0) & (rates < 1)).all()) or float(rates.sum()) >= 1:
             raise ValueError(
-                f"Uniform: rates must be >= 0 and sum to less than 1 (else no label is informative), got {rates.tolist()}"
+                "Uniform: rates must be >= 0 and sum to less than 1, else no label is informative; "
+                f"got {rates.tolist()}"
             )
 
     @property
@@ -40,6 +42,10 @@ class Uniform:
         """The (K, K) row-stochastic matrix :math:`(1 - \\sum e) I + 1 e^T`."""
         e = self.rates
         return (1 - e.sum()) * torch.eye(e.numel(), dtype=e.dtype, device=e.device) + e
+
+    def coefficients(self) -> Tensor:
+        """The (K, K) correction :math:`I - 1 e^T = (1 - \\sum e)\\, T^{-1}`: what theorem 5's bias term subtracts."""
+        return torch.eye(self.num_classes, dtype=self.rates.dtype, device=self.rates.device) - self.rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +80,35 @@ class Sparse:
         t[j, j], t[j, i] = 1 - b, b
         return t
 
+    def coefficients(self) -> Tensor:
+        """The (K, K) correction :math:`\\mathrm{diag}(s)\\, T^{-1}`, where :math:`s = 1 - a - b` in a pair, else 1.
 
-Transition = Uniform | Sparse | Tensor
-"""A noise model: uniform, sparse, or any row-stochastic (K, K) matrix."""
+        A label of the pair (i, j) stands for itself less a of class j and b of class i. Pairs are observable, because
+        a flip never leaves its pair; subtracting every pair's bias from every sample, as published, over-corrects by
+        about K / 2.
+        """
+        c = torch.eye(self.num_classes, dtype=self.rates.dtype, device=self.rates.device)
+        i, j = self.pairs.unbind(1)
+        a, b = self.rates.unbind(1)
+        c[i, i], c[i, j] = 1 - b, -a
+        c[j, j], c[j, i] = 1 - a, -b
+        return c
+
+
+class NoiseModel(Protocol):
+    """What a bias correction needs to know of the noise."""
+
+    def matrix(self) -> Tensor:
+        """The (K, K) row-stochastic matrix."""
+        ...
+
+    def coefficients(self) -> Tensor:
+        """The (K, K) correction: a noisy label k stands for the label mass in row k."""
+        ...
+
+
+Transition = NoiseModel | Tensor
+"""A noise model: :class:`Uniform`, :class:`Sparse`, or any row-stochastic (K, K) matrix."""
 
 
 def check_pairs(pairs: Tensor, num_classes: int) -> None:
@@ -97,10 +129,14 @@ def check_matrix(matrix: Tensor, tolerance: float = 1e-4) -> None:
     rows = matrix.sum(1)
     if bool((matrix < 0).any()) or bool(((rows - 1).abs() > tolerance).any()):
         columns = matrix.sum(0)
-        hint = "; its columns do: transpose it, or use from_cleanlab" if bool(
-            ((columns - 1).abs() <= tolerance).all()
-        ) else ""
-        raise ValueError(f"a transition matrix needs entries >= 0 and rows that sum to 1, got row sums {rows.tolist()}{hint}")
+        hint = (
+            "; its columns do: transpose it, or use from_cleanlab"
+            if bool(((columns - 1).abs() <= tolerance).all())
+            else ""
+        )
+        raise ValueError(
+            f"a transition matrix needs entries >= 0 and rows that sum to 1, got row sums {rows.tolist()}{hint}"
+        )
 
 
 def as_matrix(transition: Transition) -> Tensor:
@@ -109,6 +145,26 @@ def as_matrix(transition: Transition) -> Tensor:
         check_matrix(transition)
         return transition
     return transition.matrix()
+
+
+def coefficients(transition: Transition) -> Tensor:
+    r"""The bias correction of any noise model: a (K, K) matrix whose row k replaces the noisy label k.
+
+    For a plain matrix it is :math:`T^{-1}`: then :math:`E[(T^{-1} v)_{\tilde Y} \mid Y] = v_Y` for any values v of the
+    labels, which makes every label-linear loss unbiased (Natarajan et al. 2013). The uniform and sparse models scale
+    it by the share of information left, which keeps the variance down and gives the subtracted bias of Wei and Liu
+    2021, corollary 1.
+
+    Raises:
+        ValueError: The matrix is not row-stochastic, or is singular.
+    """
+    if not isinstance(transition, Tensor):
+        return transition.coefficients()
+    check_matrix(transition)
+    inverse, info = torch.linalg.inv_ex(transition)
+    if int(info) != 0 or not bool(inverse.isfinite().all()):
+        raise ValueError("the transition matrix is singular: some classes cannot be told apart from noisy labels")
+    return inverse
 
 
 def fit_uniform(matrix: Tensor) -> tuple[Uniform, float]:
@@ -150,7 +206,7 @@ def _relative_residual(matrix: Tensor, fitted: Tensor) -> float:
 
 
 def from_cleanlab(noise_matrix: Tensor) -> Tensor:
-    """cleanlab's ``noise_matrix`` (K, K), whose columns are true classes and sum to one, in this package's convention."""
+    """cleanlab's ``noise_matrix`` (K, K), whose columns are true classes and sum to one, with rows as true classes."""
     transition = noise_matrix.T.contiguous()
     check_matrix(transition)
     return transition

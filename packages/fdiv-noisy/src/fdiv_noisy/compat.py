@@ -1,0 +1,68 @@
+r"""The forms that were published with the paper where they differ from the right ones, for comparison only.
+
+* ``PUBLISHED["reverse_kl"]``, ``["sq_hellinger"]`` and ``["neyman"]`` write :math:`e^{x}` where f-GAN has
+  :math:`e^{-v}`. Their gradient lowers the probability of the given label: minimising them trains a classifier that
+  avoids it.
+* ``PUBLISHED["jeffrey"]`` takes the conjugate's third-order Taylor polynomial (at most 0.018 off on [-1, 1]).
+* :class:`SparseWithoutMembership` subtracts the bias of every pair from every sample. Only the sample's own pair has
+  one: with ten classes this over-corrects four to five times.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fdiv_noisy.divergences import JEFFREY, NEYMAN, REVERSE_KL, SQ_HELLINGER, Divergence
+from fdiv_noisy.transition import Sparse
+
+
+def _jeffrey_taylor(v: Tensor) -> Tensor:
+    return v + v.square() / 4 + v.pow(3) / 16
+
+
+PUBLISHED: dict[str, Divergence] = {
+    "reverse_kl": dataclasses.replace(
+        REVERSE_KL, name="reverse_kl (published)", g=lambda v: -v.exp(), conjugate_g=lambda v: -1 - v
+    ),
+    "sq_hellinger": dataclasses.replace(
+        SQ_HELLINGER,
+        name="sq_hellinger (published)",
+        g=lambda v: -torch.expm1(v),
+        conjugate_g=lambda v: torch.expm1(-v),
+    ),
+    "neyman": dataclasses.replace(
+        NEYMAN,
+        name="neyman (published)",
+        g=lambda v: -torch.expm1(v),
+        conjugate_g=lambda v: 2 - 2 * (1 - v).sqrt(),
+    ),
+    "jeffrey": dataclasses.replace(JEFFREY, name="jeffrey (published)", conjugate_g=_jeffrey_taylor),
+}
+"""The published divergences that differ, by name; give one to :class:`fdiv_noisy.FDivergenceLoss`."""
+
+
+@dataclass(frozen=True, eq=False)
+class SparseWithoutMembership:
+    """The published sparse correction, a ``transition`` for :class:`fdiv_noisy.FDivergenceLoss`.
+
+    Attributes:
+        noise: The sparse noise model.
+    """
+
+    noise: Sparse
+
+    def matrix(self) -> Tensor:
+        """The (K, K) row-stochastic matrix."""
+        return self.noise.matrix()
+
+    def coefficients(self) -> Tensor:
+        """The (K, K) correction :math:`I - 1 b^T`, b holding every pair's rates."""
+        i, j = self.noise.pairs.unbind(1)
+        a, b = self.noise.rates.unbind(1)
+        bias = torch.zeros(self.noise.num_classes, dtype=a.dtype, device=a.device)
+        bias[j], bias[i] = a, b
+        return torch.eye(bias.numel(), dtype=a.dtype, device=a.device) - bias

@@ -1,0 +1,114 @@
+r"""A loss for labels that flip inside known pairs of classes: it needs the pairs, and no noise rate.
+
+Flips never leave their pair, so which *pair* a sample belongs to is known without noise. Only the choice within it is
+noisy, and there total variation with the product taken inside the pair decides rightly: per image x with
+:math:`\eta = P(\tilde Y = i \mid x, \text{pair})` its joint and product terms add up to
+:math:`-(\eta - \pi)(g(c_i) - g(c_j))`, which prefers class i exactly where :math:`\eta > \pi`, and the share
+:math:`\pi = P(\tilde Y = i \mid \text{pair})` always lies between the two values b and 1 - a that :math:`\eta` takes.
+So the clean label is recovered for any rates with a + b < 1 and any class balance, where every loss that compares
+:math:`\eta` with one half fails.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fdiv_noisy.divergences import TV
+from fdiv_noisy.labels import check_options, flatten, make_labels, reduce
+from fdiv_noisy.transition import check_pairs
+
+
+def pair_conditional_loss(
+    logits: Tensor,
+    targets: Tensor,
+    partner: Tensor,
+    prior: Tensor,
+    *,
+    pair_weight: float = 3.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """Cross-entropy of the pair plus total variation inside it; see :class:`PairConditionalLoss`.
+
+    Args:
+        logits: (B, K) or (B, K, d1, ...).
+        targets: (B, d1, ...) noisy class indices.
+        partner: (K,) int64, the other class of each class's pair; a class of no pair is its own partner.
+        prior: (K,) shares of the noisy labels.
+        pair_weight: Weight of the term inside the pair.
+        ignore_index: Targets of this value count for nothing.
+        reduction: ``mean``, ``sum`` or ``none``.
+    """
+    check_options(reduction, 0.0, None)
+    shape = targets.shape
+    logits, targets = flatten(logits, targets)
+    if targets.is_floating_point():
+        raise ValueError("pair_conditional_loss needs class indices: a soft label belongs to no one pair")
+    labels = make_labels(targets, logits, ignore_index=ignore_index)
+    assert labels.hard is not None
+    own, other = labels.hard, partner[labels.hard]
+    alone = own == other
+    log_p = logits.log_softmax(1)
+    both = log_p.gather(1, torch.stack([own, other], 1))
+    log_pair = torch.where(alone, both[:, 0], torch.logaddexp(both[:, 0], both[:, 1]))
+    choice = torch.sigmoid(both[:, 0] - both[:, 1])
+    share = prior[own] / (prior[own] + prior[other]).clamp_min(torch.finfo(prior.dtype).tiny)
+    # -g(c_y) + pi g(c_y) + (1 - pi) g(c_y'): joint term less product term, both of total variation
+    inside = -(1 - share) * (TV.g(choice) - TV.g(1 - choice))
+    values = -log_pair + pair_weight * torch.where(alone, 0.0, inside)
+    return reduce(labels.weight * values, labels, reduction, shape)
+
+
+class PairConditionalLoss(nn.Module):
+    """Learns under sparse pair noise from the pairs alone, whatever the flip rates (a + b < 1).
+
+    The loss of a sample with noisy label y and partner class y' is :math:`-\\log(p_y + p_{y'})`, plus ``pair_weight``
+    times the total-variation loss of the choice between the two, with labels of the same pair as its product samples.
+    Start with at least one epoch of cross-entropy (:class:`fdiv_noisy.WarmUp`): from scratch a class may never be
+    picked up.
+
+    Args:
+        pairs: (P, 2) int64 disjoint pairs of classes; :func:`fdiv_noisy.estimation.estimate` finds them.
+        prior: (K,) shares of the noisy training labels (:func:`fdiv_noisy.labels.class_prior`).
+        pair_weight: Weight of the term inside the pair.
+        ignore_index: Targets of this value count for nothing.
+        reduction: ``mean``, ``sum`` or ``none``.
+
+    Raises:
+        ValueError: The pairs are not disjoint classes of the prior.
+    """
+
+    partner: Tensor
+    prior: Tensor
+
+    def __init__(
+        self,
+        pairs: Tensor,
+        prior: Tensor,
+        pair_weight: float = 3.0,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        check_options(reduction, 0.0, None)
+        check_pairs(pairs, prior.numel())
+        partner = torch.arange(prior.numel(), device=pairs.device)
+        partner[pairs] = pairs.flip(1)
+        self.register_buffer("partner", partner)
+        self.register_buffer("prior", prior)
+        self.pair_weight = pair_weight
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of logits (B, K, ...) and noisy class indices (B, ...)."""
+        return pair_conditional_loss(
+            logits,
+            targets,
+            self.partner,
+            self.prior,
+            pair_weight=self.pair_weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+        )
