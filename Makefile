@@ -1,0 +1,61 @@
+# Every target has a line of help: `make help`. Python 3.11 or later and make are enough to start.
+PYTHON ?= python3
+UV := $(shell command -v uv || echo .uv/bin/uv)
+PACKAGES := robustvision-core fdiv-noisy rml-meta pseudolabel-da flowaug diffpnp-pose
+RUN := .venv/bin/python
+MANIFESTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint type format bench wheels docs pins clean
+
+help: ## show this help
+	@grep -hE '^[a-z%<>-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/<package>/' | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/.synced: $(MANIFESTS) | $(filter .uv/%,$(UV))
+	$(UV) sync --quiet --all-packages --all-extras --all-groups
+	@touch $@
+
+setup: .venv/.synced ## install every package and tool into .venv (the other targets do it themselves)
+
+demo: setup ## train on noisy labels with and without our losses, on embedded data, in under 3 minutes
+	$(RUN) scripts/demo.py
+
+test: setup ## run every test but the wheels' contract
+	$(RUN) -m pytest -m "not wheels"
+
+test-%: setup ## run the tests of one package, as in `make test-fdiv-noisy`
+	$(RUN) -m pytest packages/$*
+
+lint: setup ## check style
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+
+format: setup ## format the code and repair what can be repaired
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+type: setup ## check types
+	.venv/bin/pyright
+
+bench: $(addprefix bench-,$(notdir $(wildcard benchmarks/*_*))) ## run every package's benchmarks
+
+bench-%: setup ## run one package's benchmarks, as in `make bench-fdiv-noisy`; tables go to benchmarks/<package>/results
+	$(RUN) -m benchmarks $(subst -,_,$*)
+
+wheels: setup ## build every wheel into dist and try each alone in a fresh environment
+	rm -rf dist
+	$(UV) build --quiet --all-packages --wheel --out-dir dist
+	UV=$(UV) $(RUN) -m pytest -m wheels
+
+docs: setup ## build the documentation site into site/
+	.venv/bin/mkdocs build --quiet --strict
+
+pins: setup ## resolve anew and rewrite the pins in pyproject.toml
+	UV=$(UV) $(RUN) scripts/pins.py
+
+clean: ## remove environments, builds and caches
+	rm -rf .venv .uv .wheels dist site .pytest_cache .ruff_cache

@@ -1,0 +1,7 @@
+"""``python -m fdiv_noisy``."""
+
+import sys
+
+from fdiv_noisy.cli import main
+
+sys.exit(main())
