@@ -1,5 +1,5 @@
 """One module a family of data sets; importing this registers them all."""
 
-from robustvision_core.data.sources import digits, idx
+from robustvision_core.data.sources import cifar, digits, folder, idx, npz
 
-__all__ = ["digits", "idx"]
+__all__ = ["cifar", "digits", "folder", "idx", "npz"]

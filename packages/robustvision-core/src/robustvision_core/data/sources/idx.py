@@ -10,6 +10,7 @@ import zlib
 import torch
 from torch import Tensor
 
+from robustvision_core.data.download import fetch
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.registry import Query, register
 from robustvision_core.errors import DataError
@@ -87,17 +88,8 @@ def _find(query: Query, folder: str, file: str) -> pathlib.Path:
     places = [own / folder / "raw", query.root / folder / "raw", own / "raw", own]
     candidates = [place / name for place in places for name in (file, f"{file}.gz")]
     if query.download and not any(path.is_file() for path in candidates):
-        _download(query, folder)
+        fetch(query, folder)
     for path in candidates:
         if path.is_file():
             return path
     raise query.missing(f"{file}[.gz]", places[0], can_download=True)
-
-
-def _download(query: Query, folder: str) -> None:
-    from torchvision import datasets
-
-    try:
-        getattr(datasets, folder)(query.root / query.name, download=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{query.name}: the download to {query.root / query.name} failed: {error}") from error

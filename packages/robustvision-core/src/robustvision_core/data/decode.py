@@ -1,0 +1,113 @@
+"""Image files to uint8 tensors."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from robustvision_core.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+Crop = Callable[[int, int], tuple[int, int]]
+"""Free rows and columns (how far a window can move) -> its upper and left edge."""
+
+
+def centre(rows: int, columns: int) -> tuple[int, int]:
+    """The crop from the middle."""
+    return round(rows / 2), round(columns / 2)
+
+
+def decode(
+    source: pathlib.Path | bytes,
+    name: str,
+    *,
+    grey: bool = False,
+    size: int | None = None,
+    resize: int | None = None,
+    crop: Crop = centre,
+) -> Tensor:
+    """One image as (C, H, W) uint8.
+
+    Args:
+        source: A file, or the bytes of one.
+        name: What to call it in errors.
+        grey: One channel rather than RGB.
+        size: Height and width of the window to cut; None keeps the whole image as it is.
+        resize: Length that the shorter side is brought to before, bilinearly with antialiasing; None takes ``size``.
+        crop: Places the window.
+
+    Raises:
+        DataError: The file is missing, truncated or no image; the message holds ``name``.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            image = opened.convert("L" if grey else "RGB")
+            if size is not None:
+                image = _window(image, size, resize or size, crop)
+            pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+            return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} is truncated or no image: {error}") from error
+
+
+def decode_all(
+    sources: Sequence[pathlib.Path | bytes], names: Sequence[str], about: str, *, grey: bool, size: int | None
+) -> Tensor:
+    """Many images of one size as (N, C, H, W) uint8, by a pool of threads, with a progress bar on a terminal.
+
+    Args:
+        sources: Files or their bytes.
+        names: What to call each in errors.
+        about: What to call them together.
+        grey: As in :func:`decode`.
+        size: As in :func:`decode`; None demands that all have the size of the first.
+
+    Raises:
+        DataError: As :func:`decode`; or there are none; or their sizes differ and ``size`` is None.
+    """
+    from tqdm import tqdm
+
+    if not sources:
+        raise DataError(f"{about} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    head = decode(sources[0], names[0], grey=grey, size=size)
+    images = torch.empty(len(sources), *head.shape, dtype=torch.uint8)
+
+    def place(row: int) -> None:
+        image = decode(sources[row], names[row], grey=grey, size=size)
+        if image.shape != head.shape:
+            raise DataError(
+                f"{names[row]} has shape {tuple(image.shape)}, {names[0]} {tuple(head.shape)}: give a size to bring "
+                "every image to"
+            )
+        images[row] = image
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = pool.map(place, range(len(sources)))
+        for _ in tqdm(rows, f"decoding {about}", len(sources), disable=not sys.stderr.isatty(), leave=False):
+            pass
+    return images
+
+
+def _window(image: Image, size: int, resize: int, crop: Crop) -> Image:
+    from PIL.Image import Resampling
+
+    scale = resize / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Resampling.BILINEAR)
+    top, left = crop(height - size, width - size)
+    return image.crop((left, top, left + size, top + size))
