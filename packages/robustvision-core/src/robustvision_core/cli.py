@@ -72,7 +72,8 @@ def parse(config_type: type, argv: Sequence[str], program: str) -> Any:
     """A configuration from options.
 
     Raises:
-        UserError: An option is unknown or has a value that the dataclass refuses.
+        UserError: The preset is unknown, or the dataclass refuses a value.
+        SystemExit: An option is unknown or does not parse (status 2).
     """
     import tyro
 
@@ -83,12 +84,7 @@ def parse(config_type: type, argv: Sequence[str], program: str) -> Any:
         if name not in presets:
             raise unknown_name("preset", name, presets)
         keywords["default"] = presets[name]
-    try:
-        return tyro.cli(config_type, args=list(argv), prog=program, config=(tyro.conf.FlagConversionOff,), **keywords)
-    except UserError:
-        raise
-    except ValueError as error:  # a check of the dataclass, not of this code
-        raise UserError(str(error)) from error
+    return tyro.cli(config_type, args=list(argv), prog=program, config=(tyro.conf.FlagConversionOff,), **keywords)
 
 
 def _run(package: str, program: str, target: str, rest: list[str], argv: list[str]) -> int:

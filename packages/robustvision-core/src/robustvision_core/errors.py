@@ -9,8 +9,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(ValueError):
-    """Something the user gave is wrong: an option, a file, a folder."""
+class UserError(Exception):
+    """Something the user gave is wrong: an option, a file, a folder.
+
+    No ValueError: those are taken for mistakes of code, and the option parser swallows them.
+    """
 
 
 class DataError(UserError):

@@ -1,0 +1,96 @@
+"""The shared command line: verbs, presets, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import ClassVar
+
+import pytest
+from robustvision_core.cli import dispatch, parse, split_verb
+from robustvision_core.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of the test verb."""
+
+    preset: str = "small"
+    """Which defaults."""
+    size: int = 3
+    """How large."""
+    fail: str = ""
+    """How to fail."""
+    PRESETS: ClassVar[dict[str, Config]]
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise UserError(f"size must be >= 0, got {self.size}")
+
+
+Config.PRESETS = {"small": Config(), "large": Config(preset="large", size=99)}
+
+
+def verb(config: Config) -> None:
+    """The test verb."""
+    if config.fail == "user":
+        raise UserError("the file is gone")
+    if config.fail == "interrupt":
+        raise KeyboardInterrupt
+    sys.stdout.write(f"size {config.size}\n")
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
+    monkeypatch.setitem(sys.modules, "cli_under_test", sys.modules[__name__])
+    return {"grow": ("make it grow", "cli_under_test:verb"), "grow more": ("again", "cli_under_test:verb")}
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "out", "err"),
+    [
+        (["grow"], 0, "size 3", ""),
+        (["grow", "--size", "5"], 0, "size 5", ""),
+        (["grow", "--preset", "large"], 0, "size 99", ""),
+        (["grow", "--preset=large", "--size", "7"], 0, "size 7", ""),
+        (["grow", "more"], 0, "size 3", ""),
+        (["grow", "--preset", "larg"], 2, "", "unknown preset 'larg': did you mean 'large'?"),
+        (["grow", "--size", "-1"], 2, "", "size must be >= 0, got -1"),
+        (["grow", "--fail", "user"], 2, "", "robustvision-core: error: the file is gone"),
+        (["grow", "--fail", "interrupt"], 130, "", "stopped"),
+        (["grw"], 2, "", "unknown verb 'grw': did you mean 'grow'?"),
+        (["--help"], 0, "make it grow", ""),
+        (["--version"], 0, "robustvision-core 0.1.0", ""),
+        ([], 2, "usage: robustvision-core VERB", ""),
+    ],
+)
+def test_dispatch(commands, capsys, argv: list[str], status: int, out: str, err: str) -> None:
+    assert dispatch("robustvision_core", commands, argv) == status
+    written = capsys.readouterr()
+    assert out in written.out
+    assert err in written.err
+    assert written.err.count("\n") <= 1
+
+
+def test_unknown_option_exits_with_2(commands) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        dispatch("robustvision_core", commands, ["grow", "--sizes", "3"])
+    assert stopped.value.code == 2
+
+
+def test_the_longest_verb_wins() -> None:
+    assert split_verb(["noise", "make", "x"], {"noise": 1, "noise make": 2}) == ("noise make", ["x"])
+
+
+def test_parse_gives_the_dataclass() -> None:
+    assert parse(Config, ["--size", "4"], "test") == Config(size=4)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from robustvision_core.cli import dispatch;"
+        "dispatch('robustvision_core', {'a': ('b', 'c:d')}, ['--help']);"
+        "heavy = {'torch', 'numpy', 'tyro', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
