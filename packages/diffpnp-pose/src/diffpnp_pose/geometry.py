@@ -1,0 +1,222 @@
+"""Rotations and the pinhole camera, with derivatives that stay finite at angles 0 and pi.
+
+Conventions, used in the whole package:
+    * points are rows in memory, `(..., n, 3)`, and columns in formulas: `X_camera = R X_object + t`;
+    * a pose is `(w, t)`: the rotation vector `w` (axis times angle in radians, as in `cv2.Rodrigues`), then the
+      translation `t` in the unit of the object's points;
+    * the camera looks along +z, image x grows with camera x and image y with camera y; a camera whose x axis is
+      flipped (UAVA's) is a `K` with negative `fx`;
+    * `K` is `[[fx, skew, cx], [k10, fy, cy], [0, 0, 1]]` in pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SERIES_BELOW = 1e-2  # squared angle under which the series are used; eight terms are exact to float64 there
+
+
+def _series(x: Tensor, first: int) -> Tensor:
+    """sum_k (-x)^k / (2k + first)!, the series shared by sin, 1 - cos and their successors."""
+    factorial = 1.0
+    for k in range(2, first + 1):
+        factorial *= k
+    term, total = torch.full_like(x, 1.0 / factorial), torch.zeros_like(x)
+    for k in range(8):
+        total = total + term
+        term = -term * x / ((2 * k + first + 1) * (2 * k + first + 2))
+    return total
+
+
+def _split(theta2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which angles need the series, and squared angle and angle with a harmless 1 in their place (safe to derive)."""
+    small = theta2 < _SERIES_BELOW
+    safe2 = torch.where(small, torch.ones_like(theta2), theta2)
+    return small, safe2, safe2.sqrt()
+
+
+def rotation_coefficients(theta2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The functions of the angle `a` that rotations and their derivatives are made of, smooth at 0.
+
+    Args:
+        theta2: squared angles, `(...)`.
+
+    Returns:
+        `sin(a)/a`, `(1 - cos(a))/a^2`, `(1 - first)/a^2`, `(1/2 - second)/a^2` and `(1/6 - third)/a^2`.
+    """
+    small, safe2, theta = _split(theta2)
+    first = torch.where(small, _series(theta2, 1), theta.sin() / theta)
+    second = torch.where(small, _series(theta2, 2), 2 * (theta / 2).sin() ** 2 / safe2)
+    third = torch.where(small, _series(theta2, 3), (1 - first) / safe2)
+    fourth = torch.where(small, _series(theta2, 4), (0.5 - second) / safe2)
+    fifth = torch.where(small, _series(theta2, 5), (1 / 6 - third) / safe2)
+    return first, second, third, fourth, fifth
+
+
+def skew(v: Tensor) -> Tensor:
+    """Cross-product matrix: `skew(v) @ u = v x u`.
+
+    Args:
+        v: vectors, `(..., 3)`.
+
+    Returns:
+        Antisymmetric matrices, `(..., 3, 3)`.
+    """
+    x, y, z = v.unbind(-1)
+    o = torch.zeros_like(x)
+    return torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).unflatten(-1, (3, 3))
+
+
+def so3_exp(w: Tensor) -> Tensor:
+    """Rotation matrices of rotation vectors (Rodrigues' formula).
+
+    Args:
+        w: rotation vectors in radians, `(..., 3)`; every derivative is finite at 0.
+
+    Returns:
+        Rotation matrices, `(..., 3, 3)`.
+    """
+    a, b, *_ = rotation_coefficients((w * w).sum(-1))
+    hat = skew(w)
+    eye = torch.eye(3, dtype=w.dtype, device=w.device)
+    return eye + a[..., None, None] * hat + b[..., None, None] * (hat @ hat)
+
+
+def matrix_to_quaternion(R: Tensor) -> Tensor:
+    """Unit quaternions `(w, x, y, z)` with `w >= 0` of rotation matrices.
+
+    The largest of the four components is the divisor, so nothing is lost at any angle.
+
+    Args:
+        R: rotation matrices, `(..., 3, 3)`.
+
+    Returns:
+        Quaternions, `(..., 4)`.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in R.unbind(-2))
+    four_qq = torch.stack(
+        [
+            torch.stack([1 + a + e + i, h - f, c - g, d - b], -1),
+            torch.stack([h - f, 1 + a - e - i, b + d, c + g], -1),
+            torch.stack([c - g, b + d, 1 - a + e - i, f + h], -1),
+            torch.stack([d - b, c + g, f + h, 1 - a - e + i], -1),
+        ],
+        -2,
+    )
+    largest = four_qq.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*R.shape[:-2], 1, 4)
+    row = four_qq.gather(-2, largest).squeeze(-2)
+    q = row / row.norm(dim=-1, keepdim=True)
+    return torch.where(q[..., :1] < 0, -q, q)
+
+
+def so3_log(R: Tensor) -> Tensor:
+    """Rotation vectors of rotation matrices, of length at most pi.
+
+    Derivatives are finite everywhere, at the identity and next to pi too; at exactly pi the sign of the axis is
+    arbitrary, and the map jumps there.
+
+    Args:
+        R: rotation matrices, `(..., 3, 3)`.
+
+    Returns:
+        Rotation vectors in radians, `(..., 3)`.
+    """
+    q = matrix_to_quaternion(R)
+    scalar, vector = q[..., :1], q[..., 1:]
+    sine2 = (vector * vector).sum(-1, keepdim=True)
+    small, _, sine = _split(sine2)
+    # 2 atan(s/c)/s as a series in (s/c)^2, and the plain quotient elsewhere
+    ratio2 = sine2 / torch.where(small, scalar, torch.ones_like(scalar)) ** 2
+    series = sum((-1.0) ** k / (2 * k + 1) * ratio2**k for k in range(9))
+    near = 2 * series / torch.where(small, scalar, torch.ones_like(scalar))
+    return torch.where(small, near, 2 * torch.atan2(sine, scalar) / sine) * vector
+
+
+def left_jacobian(w: Tensor) -> Tensor:
+    """Left Jacobian `J` of the rotation group: `exp(w + dw) = exp(J dw) exp(w)` to first order.
+
+    Args:
+        w: rotation vectors in radians, `(..., 3)`.
+
+    Returns:
+        Jacobians, `(..., 3, 3)`; singular only at angles that are multiples of 2 pi other than 0.
+    """
+    _, b, c, *_ = rotation_coefficients((w * w).sum(-1))
+    hat = skew(w)
+    eye = torch.eye(3, dtype=w.dtype, device=w.device)
+    return eye + b[..., None, None] * hat + c[..., None, None] * (hat @ hat)
+
+
+def left_jacobian_inverse(w: Tensor) -> Tensor:
+    """Inverse of `left_jacobian`, in closed form.
+
+    Args:
+        w: rotation vectors in radians with angles under 2 pi, `(..., 3)`.
+
+    Returns:
+        Inverse Jacobians, `(..., 3, 3)`.
+    """
+    _, b, c, e, _ = rotation_coefficients((w * w).sum(-1))
+    hat = skew(w)
+    eye = torch.eye(3, dtype=w.dtype, device=w.device)
+    return eye - hat / 2 + ((c / 2 - e) / b)[..., None, None] * (hat @ hat)
+
+
+def rotation_angle(R: Tensor) -> Tensor:
+    """Angle of rotation matrices, exact next to 0 and pi (where an arc cosine of the trace loses half the digits).
+
+    Args:
+        R: rotation matrices, `(..., 3, 3)`.
+
+    Returns:
+        Angles in radians in `[0, pi]`, `(...)`.
+    """
+    q = matrix_to_quaternion(R)
+    return 2 * torch.atan2(q[..., 1:].norm(dim=-1), q[..., 0])
+
+
+def transform(points: Tensor, R: Tensor, t: Tensor) -> Tensor:
+    """Points of the object in camera coordinates, `X_camera = R X_object + t`.
+
+    Args:
+        points: `(..., n, 3)`.
+        R: rotation matrices, `(..., 3, 3)`.
+        t: translations, `(..., 3)`.
+
+    Returns:
+        Points, `(..., n, 3)`.
+    """
+    return points @ R.mT + t[..., None, :]
+
+
+def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
+    """Pixels of object points seen by a pinhole camera, `dehomogenise(K (R X + t))`.
+
+    Args:
+        points: object points, `(..., n, 3)`.
+        R: rotation matrices, `(..., 3, 3)`.
+        t: translations, `(..., 3)`.
+        K: camera matrices with third row `(0, 0, 1)`, `(..., 3, 3)`.
+
+    Returns:
+        Pixels, `(..., n, 2)`. Points behind the camera are projected through the pin hole all the same; a point in
+        the plane of the camera centre gives infinities.
+    """
+    camera = transform(points, R, t)
+    rays = camera[..., :2] / camera[..., 2:]
+    return rays @ K[..., :2, :2].mT + K[..., None, :2, 2]
+
+
+def project_pose(points: Tensor, pose: Tensor, K: Tensor) -> Tensor:
+    """`project` for a pose vector `(w, t)`.
+
+    Args:
+        points: object points, `(..., n, 3)`.
+        pose: rotation vector and translation, `(..., 6)`.
+        K: camera matrices, `(..., 3, 3)`.
+
+    Returns:
+        Pixels, `(..., n, 2)`.
+    """
+    return project(points, so3_exp(pose[..., :3]), pose[..., 3:], K)

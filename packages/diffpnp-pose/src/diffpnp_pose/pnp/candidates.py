@@ -1,0 +1,91 @@
+"""From start poses to the best local minimum of every item."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffpnp_pose.pnp.initial import Shape, weak_perspective
+from diffpnp_pose.pnp.linearise import Problem
+from diffpnp_pose.pnp.refine import Estimate, refine
+from diffpnp_pose.pnp.sqpnp import algebraic_minima
+
+_COMMON_STEPS = 6  # enough for nearly all items; the rest go on by themselves
+_MOST_STEPS = 50
+_DEVICE_STEPS = 16  # off the CPU the count is fixed
+_POOR_FIT = 0.1  # residual over the spread of the image points from which another minimum is looked for
+_FEW_POINTS = 5  # up to here several minima are common
+
+
+def minimise(problem: Problem, R: Tensor, t: Tensor) -> Estimate:
+    """Refine every item to convergence; on a CPU the few slow ones go on without the others."""
+    if R.device.type != "cpu":
+        return refine(problem, R, t, _DEVICE_STEPS)
+    result = refine(problem, R, t, _COMMON_STEPS)
+    slow = (~result.converged).nonzero()[:, 0]
+    if slow.numel():
+        longer = refine(problem.select(slow), result.R[slow], result.t[slow], _MOST_STEPS)
+        longer.iterations += result.iterations[slow]
+        _replace(result, slow, longer)
+    return result
+
+
+def best_of(problem: Problem, starts: list[tuple[Tensor, Tensor]]) -> Estimate:
+    """Refine several start poses `(R (B, 3, 3), t (B, 3))` per item and keep the cheapest result of each."""
+    s, batch = len(starts), starts[0][0].shape[0]
+    index = torch.arange(batch, device=starts[0][0].device)
+    found = minimise(problem.select(index.repeat(s)), *(torch.cat(part) for part in zip(*starts, strict=True)))
+    return found.select(_ranking(found).view(s, batch).argmin(0) * batch + index)
+
+
+def solve_weak_perspective(problem: Problem, shape: Shape) -> Estimate:
+    """The better of the minima next to the two weak-perspective solutions."""
+    return best_of(problem, [weak_perspective(problem, shape), weak_perspective(problem, shape, mirrored=True)])
+
+
+def solve_algebraic(problem: Problem) -> Estimate:
+    """The better of the minima next to the two best solutions of the algebraic error."""
+    return best_of(problem, list(zip(*algebraic_minima(problem), strict=True)))
+
+
+def solve_auto(problem: Problem, shape: Shape) -> Estimate:
+    """One weak-perspective start; where its minimum may not be the least one, the other starts too.
+
+    Flat objects, up to five points, poor fits and items that have not converged get them. Off the CPU, where looking
+    at an item would stall the device, every item does.
+    """
+    if shape.flat.device.type != "cpu":
+        return best_of(problem, [weak_perspective(problem, shape), *_other_starts(problem, shape)])
+    result = minimise(problem, *weak_perspective(problem, shape))
+    hard = (shape.flat | _few(problem) | _poor(problem, result) | ~result.converged).nonzero()[:, 0]
+    if hard.numel():
+        part, first = problem.select(hard), result.select(hard)
+        other = best_of(part, _other_starts(part, shape.select(hard)))
+        _replace(result, hard, other.where(_ranking(other) < _ranking(first), first))
+    return result
+
+
+def _other_starts(problem: Problem, shape: Shape) -> list[tuple[Tensor, Tensor]]:
+    return [weak_perspective(problem, shape, mirrored=True), *zip(*algebraic_minima(problem), strict=True)]
+
+
+def _few(problem: Problem) -> Tensor:
+    return (problem.c > 0).sum(-1) <= _FEW_POINTS
+
+
+def _poor(problem: Problem, found: Estimate) -> Tensor:
+    c = problem.c[:, None]
+    centred = problem.x - (c * problem.x).sum(-1, keepdim=True)
+    return 2 * found.cost > _POOR_FIT**2 * (c * centred * centred).sum((1, 2))
+
+
+def _ranking(found: Estimate) -> Tensor:
+    """Costs, with an unconverged or unusable result behind every other."""
+    cost = torch.where(found.converged, found.cost, found.cost * 2 + 1)
+    return cost.nan_to_num(nan=torch.inf)
+
+
+def _replace(target: Estimate, index: Tensor, source: Estimate) -> None:
+    """Write the source's items over the target's at these positions."""
+    for name in target.__dataclass_fields__:
+        getattr(target, name)[index] = getattr(source, name)

@@ -1,0 +1,168 @@
+"""EPnP (Lepetit, Moreno-Noguer and Fua 2009) with derivatives that do not blow up.
+
+Points are weighted sums of control points: centroid and principal axes, scaled to the object, four in space or three
+in a plane. The control points in the camera frame lie in the span of the eigenvectors `v_1 ... v_k` of `M^T M` with the
+least eigenvalues; their coefficients `beta` keep the control points' distances,
+
+    min_beta sum_ab (|sum_k beta_k (v_k^a - v_k^b)|^2 - d_ab^2)^2,
+
+started from every kernel size 1..4, minimised by damped Gauss-Newton steps, and chosen by reprojection error. A rigid
+alignment of the points then gives the pose.
+
+Derivatives: eigenvectors, coefficients and alignment are computed without a graph; then one Newton step of each, which
+changes no value, is recorded. The chain is the exact derivative of the composed map. Since `beta` spans the whole
+kernel, only the kernel matters and not its basis, so equal eigenvalues inside it do no harm.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from diffpnp_pose.pnp.initial import rays_of, shape_of
+from diffpnp_pose.pnp.linearise import Problem, cost_of
+from diffpnp_pose.pnp.refine import cayley
+
+_BETA_STEPS = 15
+# products beta_i beta_j solved for linearly in each start, by kernel size
+_SPACE_STARTS = ([(0, 0)], [(0, 0), (0, 1), (1, 1)], [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)], [(0, j) for j in range(4)])
+_PLANE_STARTS = ([(0, 0)], [(0, 0), (0, 1), (1, 1)], [(0, j) for j in range(3)])
+
+
+def control_point_poses(problem: Problem) -> tuple[Tensor, Tensor]:
+    """EPnP poses of a batch of normalised problems.
+
+    Args:
+        problem: the problems; differentiable with respect to its tensors.
+
+    Returns:
+        Rotations `(B, 3, 3)` and translations `(B, 3)`.
+    """
+    flat = shape_of(problem.z.detach(), problem.c.detach()).flat
+    R, t = _poses(problem, 4)
+    if flat.device.type == "cpu" and not flat.any():
+        return R, t
+    plane_R, plane_t = _poses(problem, 3)
+    return torch.where(flat[:, None, None], plane_R, R), torch.where(flat[:, None], plane_t, t)
+
+
+def _poses(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
+    """Poses with `size` control points: four, or three for points in a plane."""
+    axes = _axes(problem)[:, :, 4 - size :]  # (B, 3, size - 1), largest last
+    length2 = (axes * axes).sum(1, keepdim=True)
+    alpha = (axes / length2).mT @ problem.z
+    alpha = torch.cat([1 - alpha.sum(1, keepdim=True), alpha], 1)  # (B, size, n)
+    control = torch.cat([torch.zeros_like(axes[:, :, :1]), axes], 2).mT  # (B, size, 3)
+    kernel = _kernel(problem, alpha)  # (B, k, size, 3)
+    pairs = list(combinations(range(size), 2))
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    edges = kernel[:, :, first] - kernel[:, :, second]
+    Q = torch.einsum("bkpi,blpi->bpkl", edges, edges)
+    d2 = (control[:, first] - control[:, second]).square().sum(-1)
+    starts = _beta_starts(Q.detach(), d2.detach(), _SPACE_STARTS if size == 4 else _PLANE_STARTS)
+    results = [_finish(problem, alpha, kernel, _betas(Q, d2, beta)) for beta in starts]
+    cost = torch.stack([cost_of(problem, R.detach(), t.detach()) for R, t in results]).nan_to_num(nan=torch.inf)
+    best, rows = cost.argmin(0), torch.arange(len(Q), device=Q.device)
+    return torch.stack([R for R, _ in results])[best, rows], torch.stack([t for _, t in results])[best, rows]
+
+
+@torch.no_grad()
+def _axes(problem: Problem) -> Tensor:
+    """Principal axes of the points as columns, as long as the scatter along them, `(B, 3, 3)`, shortest first.
+
+    They are a choice of basis and held constant; the pose does not depend on them to first order in exact data.
+    """
+    values, vectors = torch.linalg.eigh((problem.z * problem.c[:, None]) @ problem.z.mT)
+    return vectors * values.clamp_min(1e-12).sqrt()[:, None]
+
+
+def _kernel(problem: Problem, alpha: Tensor) -> Tensor:
+    """Eigenvectors of least eigenvalue of `M^T M`, as many as control points, `(B, k, size, 3)`."""
+    x, y = rays_of(problem).unbind(1)
+    size = alpha.shape[1]
+    zero, root = torch.zeros_like(alpha), problem.c.clamp_min(1e-300).sqrt()[:, None]
+    a = alpha * root
+    rows = torch.cat(
+        [torch.stack([a, zero, -a * x[:, None]], 2), torch.stack([zero, a, -a * y[:, None]], 2)], -1
+    ).flatten(1, 2)  # (B, 3 size, 2 n)
+    A = rows @ rows.mT
+    with torch.no_grad():
+        values, vectors = torch.linalg.eigh(A)
+    V, W = vectors[..., :size], vectors[..., size:]
+    gap = values[:, None, :size] - values[:, size:, None]
+    # first-order motion of the kernel out of itself; zero in value, the derivative of the invariant subspace
+    V = V + W @ ((W.mT @ (A - A.detach()) @ V) / gap.clamp_max(-1e-30))
+    return V.mT.unflatten(-1, (size, 3))
+
+
+def _beta_starts(Q: Tensor, d2: Tensor, starts: tuple[list[tuple[int, int]], ...]) -> list[Tensor]:
+    """Coefficients `(B, k)` from the linearised distance equations, one guess per kernel size."""
+    betas = []
+    for products in starts:
+        L = torch.stack([Q[:, :, i, j] * (1 if i == j else 2) for i, j in products], -1)
+        normal = L.mT @ L
+        ridge = 1e-12 * normal.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] + 1e-30
+        eye = torch.eye(len(products), dtype=Q.dtype, device=Q.device)
+        solved = torch.linalg.solve_ex(normal + ridge * eye, (L.mT @ d2[..., None]).squeeze(-1))[0]
+        beta = Q.new_zeros(Q.shape[0], Q.shape[-1])
+        beta[:, 0] = solved[:, 0].abs().clamp_min(1e-12).sqrt()
+        for (i, j), value in zip(products, solved.unbind(-1), strict=True):
+            if i == 0 and j > 0:
+                beta[:, j] = value / beta[:, 0] * solved[:, 0].sign()
+        betas.append(beta)
+    return betas
+
+
+def _betas(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
+    """Damped Gauss-Newton on the distance equations, then one recorded Newton step."""
+    fixed_Q, fixed_d2 = Q.detach(), d2.detach()
+    damping = torch.full_like(beta[:, :1], 1e-3)
+    value = _distance_model(fixed_Q, fixed_d2, beta)[0]
+    for _ in range(_BETA_STEPS):
+        _, gradient, gauss_newton, _ = _distance_model(fixed_Q, fixed_d2, beta)
+        raised = gauss_newton + torch.diag_embed(gauss_newton.diagonal(dim1=1, dim2=2) * damping + 1e-30)
+        trial = beta - torch.linalg.solve_ex(raised, gradient)[0]
+        trial_value = _distance_model(fixed_Q, fixed_d2, trial)[0]
+        accept = trial_value <= value
+        beta, value = torch.where(accept[:, None], trial, beta), torch.where(accept, trial_value, value)
+        damping = torch.where(accept[:, None], damping * 0.1, damping * 10)
+    _, gradient, _, hessian = _distance_model(Q, d2, beta)
+    return beta - torch.linalg.solve_ex(hessian.detach(), gradient)[0]
+
+
+def _distance_model(Q: Tensor, d2: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Value, gradient, Gauss-Newton matrix and Hessian of `sum_p (beta^T Q_p beta - d2_p)^2 / 4`."""
+    Qb = (Q @ beta[:, None, :, None]).squeeze(-1)  # (B, p, k)
+    residual = (Qb * beta[:, None]).sum(-1) - d2
+    gauss_newton = 2 * Qb.mT @ Qb
+    hessian = gauss_newton + (residual[..., None, None] * Q).sum(1)
+    return residual.square().sum(-1) / 4, (residual[..., None] * Qb).sum(1), gauss_newton, hessian
+
+
+def _finish(problem: Problem, alpha: Tensor, kernel: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Pose that aligns the object with the points that these coefficients place in the camera frame."""
+    control = torch.einsum("bk,bksi->bsi", beta, kernel)
+    points = control.mT @ alpha  # (B, 3, n)
+    forward = (problem.c * points[:, 2]).sum(-1)
+    points = points * torch.where(forward < 0, -1.0, 1.0)[:, None, None]
+    c = problem.c[:, None]
+    mean = (c * points).sum(-1)
+    H = (c * (points - mean[..., None])) @ problem.z.mT
+    R = _alignment(H)
+    return R, mean - (R @ (c * problem.z).sum(-1)[..., None]).squeeze(-1)
+
+
+def _alignment(H: Tensor) -> Tensor:
+    """Rotations that maximise `trace(R^T H)`; derivative by one recorded Newton step on the rotation group."""
+    with torch.no_grad():
+        U, _, Vh = torch.linalg.svd(H.detach())
+        sign = torch.linalg.det(U @ Vh)
+        R = torch.cat([U[:, :, :2], U[:, :, 2:] * sign[:, None, None]], 2) @ Vh
+    N = H @ R.mT
+    axial = torch.stack([N[:, 2, 1] - N[:, 1, 2], N[:, 0, 2] - N[:, 2, 0], N[:, 1, 0] - N[:, 0, 1]], -1)
+    fixed = (N.detach() + N.detach().mT) / 2
+    eye = torch.eye(3, dtype=H.dtype, device=H.device)
+    curvature = 2 * (fixed.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] * eye - fixed)
+    return cayley(torch.linalg.solve_ex(curvature, axial)[0]) @ R

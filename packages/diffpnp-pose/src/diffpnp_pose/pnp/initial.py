@@ -1,0 +1,137 @@
+"""Start poses from scaled orthography, perspective put back by iteration (POSIT, DeMenthon and Davis 1995)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffpnp_pose.pnp.linearise import Problem
+
+_COLLINEAR = 1e-8  # product of the two larger relative scatters; 1e-4 of the length is the least width
+_FLAT = 1e-3  # smallest relative scatter under which depth is not trusted: a thickness of 3 % of the radius
+_PERSPECTIVE_STEPS = 4
+_NEAREST_DEPTH = 1.05  # the start keeps every point in front of the camera
+
+
+@dataclass
+class Shape:
+    """Second moments of the object's points.
+
+    Attributes:
+        scatter: weighted covariance of the points, `(B, 3, 3)`.
+        adjugate: adjugate of the scatter, `(B, 3, 3)`.
+        determinant: determinant of the scatter, `(B,)`.
+        collinear: whether all points lie on one line, so that no pose is determined, `(B,)`.
+        flat: whether they lie in one plane, or so nearly that the missing depth must come from orthonormality, `(B,)`.
+    """
+
+    scatter: Tensor
+    adjugate: Tensor
+    determinant: Tensor
+    collinear: Tensor
+    flat: Tensor
+
+    def select(self, index: Tensor) -> Shape:
+        """The moments at these positions of the batch."""
+        return Shape(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+def shape_of(z: Tensor, c: Tensor) -> Shape:
+    """Scatter, adjugate and degeneracy of centred points `z (B, 3, n)` with weights `c (B, n)`; no eigenvectors."""
+    scatter = (z * c[:, None]) @ z.mT
+    adjugate = adjugate_of(scatter)
+    determinant = (scatter[:, 0] * adjugate[:, 0]).sum(-1)
+    minors = adjugate.diagonal(dim1=1, dim2=2).sum(-1)
+    trace = scatter.diagonal(dim1=1, dim2=2).sum(-1)
+    collinear, flat = minors < _COLLINEAR * trace**2, determinant < _FLAT * minors * trace
+    return Shape(scatter, adjugate, determinant, collinear, flat)
+
+
+def adjugate_of(S: Tensor) -> Tensor:
+    """Adjugates of symmetric matrices, `(B, 3, 3)`."""
+    a, b, c = S.unbind(1)
+    return torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
+
+
+def rays_of(problem: Problem) -> Tensor:
+    """Normalised image coordinates `p_xy / p_z` of the image points, `(B, 2, n)`."""
+    (a, b), (c, d) = (row.unbind(-1) for row in problem.affine.unbind(-2))
+    adjugate = torch.stack([d, -b, -c, a], -1).view(-1, 2, 2)
+    return (adjugate / (a * d - b * c)[:, None, None]) @ problem.x
+
+
+def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> tuple[Tensor, Tensor]:
+    """The pose whose scaled orthographic image fits best, perspective then put back in a few steps.
+
+    A flat object has two such poses, mirrored in depth (Necker reversal), and each is carried through the perspective
+    steps; for a solid object the mirrored pose is only the next best guess.
+
+    Args:
+        problem: the problems.
+        shape: their `shape_of`.
+        mirrored: give the second solution.
+
+    Returns:
+        Rotations `(B, 3, 3)` and translations `(B, 3)`, every point in front of the camera.
+    """
+    normal, rays = _normal(shape), rays_of(problem)
+    fit = (_inverse_scatter(shape, normal) @ (problem.z * problem.c[:, None])).mT
+    radius = problem.z.square().sum(1).amax(-1).sqrt()
+    bend = torch.zeros_like(rays[:, :1])
+    for _ in range(_PERSPECTIVE_STEPS):
+        image = (1 + bend) * rays
+        image_of_axes = image @ fit
+        missing = _missing_depth(image_of_axes)[:, :, None] * normal[:, None] * (-1 if mirrored else 1)
+        rows, scale = _orthonormal(torch.where(shape.flat[:, None, None], image_of_axes + missing, image_of_axes))
+        depth = torch.maximum(1 / scale, _NEAREST_DEPTH * radius)
+        third = torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]
+        bend = (third @ problem.z) / depth[:, None, None]
+    if mirrored:
+        flipped = rows - 2 * (rows @ normal[:, :, None]) * normal[:, None]
+        rows = torch.where(shape.flat[:, None, None], rows, flipped)
+        third = torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]
+    centre = (image * problem.c[:, None]).sum(-1) * depth[:, None]
+    return torch.cat([rows, third], 1), torch.cat([centre, depth[:, None]], 1)
+
+
+def _normal(shape: Shape) -> Tensor:
+    """Direction of least scatter `(B, 3)`: for flat points the adjugate is a multiple of `n n^T`."""
+    largest = shape.adjugate.diagonal(dim1=1, dim2=2).argmax(-1)[:, None, None].expand(-1, 1, 3)
+    row = shape.adjugate.gather(1, largest).squeeze(1)
+    return row / row.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+
+
+def _inverse_scatter(shape: Shape, normal: Tensor) -> Tensor:
+    """Inverse scatter `(B, 3, 3)`; for flat points its restriction to the plane."""
+    outer = normal[:, :, None] * normal[:, None]
+    thick = shape.scatter + outer
+    adjugate = adjugate_of(thick)
+    inverse = adjugate / (thick[:, 0] * adjugate[:, 0]).sum(-1)[:, None, None]
+    off_plane = outer * (normal[:, None] @ inverse @ normal[:, :, None])
+    solid = shape.adjugate / shape.determinant.clamp_min(1e-30)[:, None, None]
+    return torch.where(shape.flat[:, None, None], inverse - off_plane, solid)
+
+
+def _missing_depth(M: Tensor) -> Tensor:
+    """Components `k (B, 2)` along the normal that make the rows of `M + k n^T` orthogonal and of equal length.
+
+    `k1 k2 = -m1 . m2` and `k1^2 - k2^2 = |m2|^2 - |m1|^2`: `k1 + i k2` is a complex square root, so `-k` is the other.
+    """
+    first, second = M.unbind(1)
+    product, difference = (first * second).sum(-1), (second * second - first * first).sum(-1)
+    modulus = torch.hypot(difference, 2 * product)
+    k1 = ((modulus + difference) / 2).clamp_min(0).sqrt()
+    k2 = ((modulus - difference) / 2).clamp_min(0).sqrt()
+    return torch.stack([k1, torch.where(product > 0, -k2, k2)], -1)
+
+
+def _orthonormal(M: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest orthonormal rows `(B, 2, 3)` and mean scale `(B,)` of `M (B, 2, 3)`: the polar factor in closed form."""
+    gram = M @ M.mT
+    a, b, d = gram[:, 0, 0], gram[:, 0, 1], gram[:, 1, 1]
+    root = (a * d - b * b).clamp_min(1e-30).sqrt()
+    trace = (a + d + 2 * root).sqrt()
+    inverse_root = torch.stack([d + root, -b, -b, a + root], -1).view(-1, 2, 2) / (trace * root)[:, None, None]
+    return inverse_root @ M, trace / 2

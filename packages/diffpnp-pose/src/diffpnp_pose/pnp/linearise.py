@@ -1,0 +1,142 @@
+"""Cost, gradient and Hessian of the reprojection error of a batch of poses, in closed form.
+
+With `q = R z`, `p = q + t`, `u = K p / p_z`, residual `r = u - x` and point weight `c`, the cost is
+`F = sum_i c_i rho(|r_i|)`, with `rho(s) = s^2/2` or Huber's function. Poses move in the camera frame,
+`p -> exp(dw) q + t + dt`, so that `dp = T (dw, dt)` with `T = [-[q]x, I]`. Writing `b_k = du_k/dp`:
+
+    gradient = sum c T^T g,                            g = sum_k psi_k b_k,   psi = drho/dr
+    Hessian  = sum c T^T (B^T D B - (e3 g^T + g e3^T)/p_z) T + rotation term,   D = dpsi/dr
+    rotation term (upper left 3x3 block) = sum c ((g q^T + q g^T)/2 - (g . q) I)
+
+The first product alone is the Gauss-Newton matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_NEAREST = 1e-6  # a point counts as in front of the camera from this depth on, in object radii
+
+
+@dataclass
+class Problem:
+    """A batch of normalised PnP problems, points along the last dimension.
+
+    Attributes:
+        x: image points minus the principal point, over the focal length, `(B, 2, n)`.
+        z: object points minus their centroid, over their radius, `(B, 3, n)`.
+        affine: upper left block of K over the focal length, `(B, 2, 2)`.
+        c: point weights, zero for absent points, summing to one, `(B, n)`.
+        delta: Huber's threshold over the focal length, `(B, 1)`, or None for squared residuals.
+    """
+
+    x: Tensor
+    z: Tensor
+    affine: Tensor
+    c: Tensor
+    delta: Tensor | None = None
+
+    def select(self, index: Tensor) -> Problem:
+        """The problems at these positions of the batch (an index or a mask); positions may repeat."""
+        delta = None if self.delta is None else self.delta[index]
+        return Problem(self.x[index], self.z[index], self.affine[index], self.c[index], delta)
+
+
+@dataclass
+class Local:
+    """Second-order model of the cost at a pose: `cost (B,)`, `gradient (B, 6)`, `hessian (B, 6, 6)`."""
+
+    cost: Tensor
+    gradient: Tensor
+    hessian: Tensor
+
+
+def huber(r: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Huber's function of the residual length and its slope over the length (the IRLS weight).
+
+    Args:
+        r: residuals, `(B, 2, n)`.
+        delta: thresholds, `(B, 1)`, or None for half the squared length.
+
+    Returns:
+        The losses `(B, n)` and the weights `(B, n)`.
+    """
+    square = (r * r).sum(1)
+    if delta is None:
+        return square / 2, torch.ones_like(square)
+    length = square.clamp_min(1e-300 if r.dtype == torch.float64 else 1e-36).sqrt()
+    inside = length <= delta
+    return torch.where(inside, square / 2, delta * length - delta * delta / 2), torch.where(inside, 1.0, delta / length)
+
+
+def camera_points(problem: Problem, R: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rotated points `q (B, 3, n)`, inverse depths `(B, 1, n)`, image points `u (B, 2, n)`, in-front flag `(B,)`."""
+    q = R @ problem.z
+    depth = q[:, 2:] + t[:, 2, None, None]
+    inverse = depth.reciprocal()
+    u = (problem.affine @ (q[:, :2] + t[:, :2, None])) * inverse
+    front = ((depth[:, 0] > _NEAREST) | (problem.c == 0)).all(-1)
+    return q, inverse, u, front
+
+
+def cost_of(problem: Problem, R: Tensor, t: Tensor) -> Tensor:
+    """Costs `(B,)` of poses; infinite where a point lies behind the camera."""
+    _, _, u, front = camera_points(problem, R, t)
+    loss, _ = huber(u - problem.x, problem.delta)
+    return torch.where(front, (problem.c * loss).sum(-1), torch.inf)
+
+
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross product along dimension 1 (torch.linalg.cross is several times slower on these small batches)."""
+    (a0, a1, a2), (b0, b1, b2) = a.unbind(1), b.unbind(1)
+    return torch.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], 1)
+
+
+def linearise(problem: Problem, R: Tensor, t: Tensor, exact: bool = True) -> Local:
+    """Cost, gradient and Hessian at a batch of poses.
+
+    Args:
+        problem: the problems.
+        R: rotations, `(B, 3, 3)`.
+        t: translations in object radii, `(B, 3)`.
+        exact: add the second derivative of the projection; without it the Hessian is Gauss-Newton's.
+
+    Returns:
+        The local model; its cost is infinite where a point lies behind the camera.
+    """
+    q, inverse, u, front = camera_points(problem, R, t)
+    r = u - problem.x
+    loss, weight = huber(r, problem.delta)
+    cost = torch.where(front, (problem.c * loss).sum(-1), torch.inf)
+    b = torch.cat([problem.affine.mT[..., None] * inverse[:, None], -(u * inverse)[:, None]], 1)
+    J = torch.cat([cross(q[:, :, None], b), b], 1)
+    cJ = J * (problem.c * weight)[:, None, None]
+    flat = J.flatten(2)
+    hessian = flat @ cJ.flatten(2).mT
+    gradient = (cJ.flatten(2) @ r.flatten(1)[..., None]).squeeze(-1)
+    if exact:
+        hessian = hessian + _curvature(q, inverse, (cJ * r[:, None]).sum(2))
+        if problem.delta is not None:
+            hessian = hessian - _outlier_curvature(problem, J, r, weight)
+    return Local(cost, gradient, hessian)
+
+
+def _curvature(q: Tensor, inverse: Tensor, l: Tensor) -> Tensor:
+    """Second-derivative terms of the Hessian, `(B, 6, 6)`; `l = c T^T g` is `(B, 6, n)`."""
+    zero = torch.zeros_like(inverse)
+    m = torch.cat([q[:, 1:2] * inverse, -q[:, :1] * inverse, zero, zero, zero, inverse], 1)  # T^T e3 / depth
+    depth_term = m @ l.mT
+    gq = l[:, 3:] @ q.mT
+    rotation = (gq + gq.mT) / 2 - torch.diag_embed(gq.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True).expand(-1, 3))
+    return torch.nn.functional.pad(rotation, (0, 3, 0, 3)) - depth_term - depth_term.mT
+
+
+def _outlier_curvature(problem: Problem, J: Tensor, r: Tensor, weight: Tensor) -> Tensor:
+    """What Huber's flattening takes off the Hessian: along the residual its second derivative is zero."""
+    inside = weight >= 1
+    square = torch.where(inside, 1.0, (r * r).sum(1))
+    along = (J * r[:, None]).sum(2)
+    return (along * torch.where(inside, 0.0, problem.c * weight / square)[:, None]) @ along.mT

@@ -1,0 +1,111 @@
+"""Batched Levenberg-Marquardt that ends in Newton's method with the exact Hessian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffpnp_pose.pnp.linearise import Local, Problem, linearise
+
+_GAUSS_NEWTON_STEPS = 2  # away from the optimum the exact Hessian may be indefinite
+_FIRST_DAMPING, _LAST_DAMPING = 1e-4, 1e9
+_EASIER, _HARDER = 0.1, 20.0
+
+
+@dataclass
+class Estimate:
+    """Poses of a batch of normalised problems.
+
+    Attributes:
+        R: rotations, `(B, 3, 3)`.
+        t: translations in object radii, `(B, 3)`.
+        cost: costs, `(B,)`; infinite with a point behind the camera.
+        converged: whether the last step was short enough for the next error to be rounding, `(B,)`.
+        iterations: steps tried, `(B,)`.
+    """
+
+    R: Tensor
+    t: Tensor
+    cost: Tensor
+    converged: Tensor
+    iterations: Tensor
+
+    def select(self, index: Tensor) -> Estimate:
+        """The estimates at these positions of the batch."""
+        return Estimate(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def where(self, mask: Tensor, other: Estimate) -> Estimate:
+        """These estimates where the mask `(B,)` holds, the other's elsewhere."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
+        return Estimate(*(torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in pairs))
+
+
+def step_tolerance(dtype: torch.dtype) -> float:
+    """Step (radians, object radii) under which Newton's next error is below rounding."""
+    return 1e-7 if dtype == torch.float64 else 3e-4
+
+
+def cayley(d: Tensor) -> Tensor:
+    """Rotations `(B, 3, 3)` by about the vectors `d (B, 3)`: equal to exp up to third order, without sine or cosine."""
+    h = d / 2
+    h2 = (h * h).sum(-1)[:, None, None]
+    x, y, z = h.unbind(-1)
+    o = torch.zeros_like(x)
+    hat = torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).view(-1, 3, 3)
+    eye = torch.eye(3, dtype=d.dtype, device=d.device)
+    return eye + (hat + h[:, :, None] * h[:, None] - h2 * eye) * (2 / (1 + h2))
+
+
+def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int) -> Estimate:
+    """Minimise the reprojection cost of every item from the given poses.
+
+    An item that has converged is frozen, and no item ever looks at another. On a CPU the loop ends once all items are
+    frozen, which changes no result; elsewhere the count is fixed, so that the host never waits for the device.
+
+    Args:
+        problem: the problems.
+        R: start rotations, `(B, 3, 3)`.
+        t: start translations in object radii, `(B, 3)`.
+        iterations: most steps to try.
+
+    Returns:
+        The minimisers.
+    """
+    on_host = R.device.type == "cpu"
+    local = linearise(problem, R, t, exact=False)
+    damping = torch.full_like(local.cost, _FIRST_DAMPING)
+    active = torch.ones_like(local.cost, dtype=torch.bool)
+    converged, count = ~active, torch.zeros_like(local.cost, dtype=torch.long)
+    tolerance = step_tolerance(R.dtype)
+    for i in range(iterations):
+        step = damped_step(local, damping)
+        turn = cayley(step[:, :3])
+        new_R, new_t = turn @ R, t + step[:, 3:]
+        trial = linearise(problem, new_R, new_t, exact=i >= _GAUSS_NEWTON_STEPS - 1)
+        accept = active & (trial.cost <= local.cost * (1 + 1e-12) + 1e-30)
+        R, t = torch.where(accept[:, None, None], new_R, R), torch.where(accept[:, None], new_t, t)
+        local = _keep(accept, trial, local)
+        damping = torch.where(accept, damping * _EASIER, damping * _HARDER)
+        count = count + active
+        converged = converged | (accept & (step.abs().amax(-1) < tolerance))
+        active = active & ~converged & (damping < _LAST_DAMPING)
+        if on_host and not active.any():
+            break
+    return Estimate(R, t, local.cost, converged, count)
+
+
+def damped_step(local: Local, damping: Tensor) -> Tensor:
+    """Levenberg-Marquardt steps `(B, 6)` with damping `(B,)` relative to the Hessian's diagonal."""
+    diagonal = local.hessian.diagonal(dim1=1, dim2=2)
+    raised = local.hessian + torch.diag_embed(diagonal.abs() * damping[:, None] + 1e-30)
+    return -torch.linalg.solve_ex(raised, local.gradient)[0]
+
+
+def _keep(accept: Tensor, new: Local, old: Local) -> Local:
+    return Local(
+        torch.where(accept, new.cost, old.cost),
+        torch.where(accept[:, None], new.gradient, old.gradient),
+        torch.where(accept[:, None, None], new.hessian, old.hessian),
+    )

@@ -1,0 +1,62 @@
+"""What `solve_pnp` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from diffpnp_pose.geometry import left_jacobian_inverse, skew
+from diffpnp_pose.pnp.implicit import Solution
+
+
+@dataclass(frozen=True, eq=False)
+class PnPResult:
+    """Poses of a batch of problems; all leading dimensions are the batch's.
+
+    Attributes:
+        pose: rotation vector in radians and translation in the unit of the object points, `(..., 6)`; differentiable.
+        R: rotation matrices, `(..., 3, 3)`; differentiable, at every angle.
+        cost: half the weighted sum of squared residuals (or of Huber's function) in squared pixels, `(...)`; not
+            differentiable.
+        iterations: steps tried, `(...)`.
+        valid: whether the pose is a well-determined minimum with all points in front of the camera, `(...)`; where it
+            is False the gradient is zero.
+        solution: the solved problem in internal units.
+    """
+
+    pose: Tensor
+    R: Tensor
+    cost: Tensor
+    iterations: Tensor
+    valid: Tensor
+    solution: Solution = field(repr=False)
+
+    @property
+    def t(self) -> Tensor:
+        """Translations in the unit of the object points, `(..., 3)`; differentiable."""
+        return self.pose[..., 3:]
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """Covariance of `pose` for image noise of variance `1/weight` squared pixels, `(..., 6, 6)`.
+
+        The inverse of the cost's exact Hessian at the minimum; infinite where `valid` is False. Multiply it by the
+        noise variance if the weights are not inverse variances. Not differentiable; computed on first use.
+        """
+        with torch.no_grad():
+            return _covariance(self.solution).to(self.pose.dtype).view(*self.pose.shape, 6)
+
+
+def _covariance(solution: Solution) -> Tensor:
+    """`L H^-1 L^T` with `L` the derivative of the pose vector by the normalised problem's tangent coordinates."""
+    frame, inverse = solution.frame, left_jacobian_inverse(solution.pose[:, :3])
+    lever = skew((solution.R @ frame.centre[..., None]).squeeze(-1))
+    radius = torch.diag_embed(frame.radius.expand(-1, 3))
+    L = torch.cat([torch.nn.functional.pad(inverse, (0, 3)), torch.cat([lever, radius], 2)], 1)
+    precision = frame.total * frame.focal**2
+    covariance = L @ torch.linalg.inv_ex(solution.hessian)[0] @ L.mT / precision[..., None]
+    covariance = (covariance + covariance.mT) / 2
+    return torch.where(solution.valid[:, None, None], covariance, torch.inf)
