@@ -64,6 +64,13 @@ def test_fit_of_a_matrix_without_information_stays_valid() -> None:
     assert float(fit_sparse(noise, torch.tensor([[0, 1]]))[0].rates.sum()) < 1
 
 
+def test_sparse_fit_of_a_class_that_leaves_its_pair_wholly() -> None:
+    t = torch.tensor([[0.0, 0.0, 1.0], [0.4, 0.6, 0.0], [0.0, 0.0, 1.0]])
+    model, residual = fit_sparse(t, torch.tensor([[0, 1]]))
+    torch.testing.assert_close(model.rates, torch.tensor([[0.0, 0.4]]))
+    assert residual == pytest.approx(2 / 1.4)  # row 0 is wrong by 2, the mass off the diagonal is 1.4
+
+
 def test_cleanlab_convention_is_the_transpose() -> None:
     theirs = to_cleanlab(SPARSE)
     torch.testing.assert_close(theirs.sum(0), torch.ones(5, dtype=torch.float64))

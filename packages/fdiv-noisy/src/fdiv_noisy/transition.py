@@ -192,8 +192,9 @@ def fit_sparse(matrix: Tensor, pairs: Tensor) -> tuple[Sparse, float]:
     check_matrix(matrix)
     check_pairs(pairs, matrix.shape[0])
     i, j = pairs.unbind(1)
-    within_i, within_j = matrix[i, i] + matrix[i, j], matrix[j, j] + matrix[j, i]
-    rates = torch.stack([matrix[i, j] / within_i, matrix[j, i] / within_j], dim=1)
+    flips = torch.stack([matrix[i, j], matrix[j, i]], dim=1)
+    kept = torch.stack([matrix[i, i], matrix[j, j]], dim=1)
+    rates = flips / (flips + kept).clamp_min(torch.finfo(matrix.dtype).tiny)  # 0 where a class leaves its pair wholly
     total = rates.sum(1, keepdim=True)
     rates = torch.where(total >= 1, rates * (0.999 / total), rates)
     model = Sparse(pairs, rates, matrix.shape[0])
