@@ -95,11 +95,18 @@ def decode_all(
             )
         images[row] = image
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         rows = pool.map(place, range(len(sources)))
         for _ in tqdm(rows, f"decoding {about}", len(sources), disable=not sys.stderr.isatty(), leave=False):
             pass
     return images
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, where the system tells; else how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _window(image: Image, size: int, resize: int, crop: Crop) -> Image:
