@@ -65,32 +65,32 @@ def f_divergence_loss(
         "coefficients": correction,
     }
     labels = make_labels(targets, logits, **options)
-    log_p = logits.log_softmax(1)
     if product == "exact":
-        joint, products = _exact(d, log_p, labels, _corrected_prior(prior, weight, correction))
+        values = _exact(d, logits, labels, _corrected_prior(prior, weight, correction), alpha)
     elif product == "shift":
-        joint, products = _shift(d, log_p, labels, generator)
+        values = _shift(d, logits, labels, generator, alpha)
     elif product == "external":
-        joint = _expect(d.g, log_p, labels)
-        products = _external(d, peer_logits, peer_targets, options, labels, reduction)
+        joint = _expect(d.g, logits.softmax(1), labels)
+        products = alpha * _external(d, peer_logits, peer_targets, options, labels, reduction)
+        if products.shape != joint.shape:  # peers of another number have no samples to stand beside
+            return products.mean() - reduce(joint, labels, reduction, shape)
+        values = products - joint
     else:
         raise ValueError(f"unknown product {product!r}: expected shift, exact or external")
-    if products.shape != joint.shape:  # an external batch of another size has no sample to stand beside
-        return alpha * products.mean() - reduce(joint, labels, reduction, shape)
-    if isinstance(alpha, Tensor) or alpha != 1:
-        products = alpha * products
-    return reduce(products - joint, labels, reduction, shape)
+    return reduce(values, labels, reduction, shape)
 
 
-def _expect(function: divergences.ElementWise, log_p: Tensor, labels: Labels) -> Tensor:
-    """Weighted value (N,) of ``function`` of the probability of each sample's own label."""
+def _expect(function: divergences.ElementWise, p: Tensor, labels: Labels) -> Tensor:
+    """Weighted value (N,) of ``function`` of the probability, in p (N, K), of each sample's own label."""
     if labels.hard is not None:
-        return labels.weight * function(log_p.gather(1, labels.hard[:, None])[:, 0].exp())
-    return labels.contract(function(log_p.exp()))
+        return labels.weight * function(p.gather(1, labels.hard[:, None])[:, 0])
+    return labels.contract(function(p))
 
 
-def _shift(d: Divergence, log_p: Tensor, labels: Labels, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Joint and product terms (N,), each image meeting the label of the image s places before it, 1 <= s < N.
+def _shift(
+    d: Divergence, logits: Tensor, labels: Labels, generator: torch.Generator | None, alpha: float | Tensor
+) -> Tensor:
+    """Product less joint terms (N,), each image meeting the label of the image s places before it, 1 <= s < N.
 
     A shift never pairs an image with its own label, which a permutation does once in N, and every other pair comes up
     equally often: the mean over s is the exact product of the batch.
@@ -98,22 +98,23 @@ def _shift(d: Divergence, log_p: Tensor, labels: Labels, generator: torch.Genera
     n = labels.weight.numel()
     shift = torch.randint(1, max(n, 2), (), generator=generator)  # on the CPU: no wait for the device
     peers = labels.rolled(shift)
-    scale = labels.weight * (pair_scale(labels.weight) * (n - 1))
+    scale = labels.weight * (pair_scale(labels.weight) * (alpha * (n - 1)))
     if labels.hard is None or peers.hard is None:
-        p = log_p.exp()
-        return labels.contract(d.g(p)), scale * peers.contract(d.conjugate_g(p))
-    own, other = log_p.gather(1, torch.stack([labels.hard, peers.hard], 1)).exp().unbind(1)
-    return labels.weight * d.g(own), (scale * peers.weight) * d.conjugate_g(other)
+        p = logits.softmax(1)
+        return scale * peers.contract(d.conjugate_g(p)) - labels.contract(d.g(p))
+    own, other = logits.softmax(1).gather(1, torch.stack([labels.hard, peers.hard], 1)).unbind(1)
+    return (scale * peers.weight) * d.conjugate_g(other) - labels.weight * d.g(own)
 
 
-def _exact(d: Divergence, log_p: Tensor, labels: Labels, prior: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Joint and product terms (N,), each image meeting every label at its share among the others, or in ``prior``."""
-    joint = _expect(d.g, log_p, labels)
-    conjugate = d.conjugate_g(log_p.exp())
+def _exact(d: Divergence, logits: Tensor, labels: Labels, prior: Tensor | None, alpha: float | Tensor) -> Tensor:
+    """Product less joint terms (N,), each image meeting every label at its share among the others, or in ``prior``."""
+    p = logits.softmax(1)
+    joint = _expect(d.g, p, labels)
+    conjugate = d.conjugate_g(p)
     if prior is not None:
-        return joint, labels.weight * (conjugate @ prior)
-    others = labels.weight * (conjugate @ labels.marginal(conjugate.shape[1]))
-    return joint, pair_scale(labels.weight) * (others - labels.weight * labels.contract(conjugate))
+        return alpha * labels.weight * (conjugate @ prior) - joint
+    others = labels.weight * (conjugate @ labels.marginal(conjugate.shape[1]) - labels.contract(conjugate))
+    return alpha * pair_scale(labels.weight) * others - joint
 
 
 def _external(
@@ -129,7 +130,7 @@ def _external(
         raise ValueError('product="external" needs peer_logits and peer_targets, the further batches of algorithm 1')
     peer_logits, peer_targets = flatten(peer_logits, peer_targets)
     peers = make_labels(peer_targets, peer_logits, **options)
-    products = _expect(d.conjugate_g, peer_logits.log_softmax(1), peers)
+    products = _expect(d.conjugate_g, peer_logits.softmax(1), peers)
     same_size = products.shape == labels.weight.shape
     if not same_size and reduction != "mean":
         raise ValueError(
@@ -165,7 +166,7 @@ class FDivergenceLoss(nn.Module):
         prior: (K,) label shares for ``exact``, of the whole noisy training set
             (:func:`fdiv_noisy.labels.class_prior`). Right for small batches, many classes, batches drawn by class, and
             under DistributedDataParallel, where it makes the gradient that of one process.
-        alpha: Weight of the product term; may be set between calls. 1 is the divergence.
+        alpha: Weight of the product term, a constant; may be set between calls. 1 is the divergence.
         transition: A noise model (:class:`fdiv_noisy.Uniform`, :class:`fdiv_noisy.Sparse`, or a row-stochastic (K, K)
             matrix) to correct the bias for (corollary 1). The mean then estimates the clean divergence times the
             share of information left (1 for a plain matrix).

@@ -1,0 +1,230 @@
+"""``fdiv-noisy train``: a classifier from noisy labels."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+from robustvision_core.data import Batch, DeviceBatches, ImageSet, affine_augment
+from robustvision_core.errors import UserError
+from robustvision_core.loop import fit
+from robustvision_core.metrics import accuracy, predict
+from robustvision_core.run import Run, load_checkpoint, new_folder
+from robustvision_core.runtime import Runtime, derive_seed, unwrap
+from torch import Tensor, nn
+
+from fdiv_noisy import criteria, plots
+from fdiv_noisy.evaluate import confusion_on_test, summarise
+from fdiv_noisy.losses import FDivergenceLoss
+from fdiv_noisy.networks import build
+from fdiv_noisy.noisy_set import NoisySet, load
+from fdiv_noisy.recipes import TrainConfig
+from fdiv_noisy.schedules import WarmUp
+
+
+class PeerBatch(NamedTuple):
+    """A batch and the two that algorithm 1 takes beside it.
+
+    Attributes:
+        batch: Images with their labels.
+        peer_images: (B, C, H, W) images of a second batch.
+        peer_labels: (B,) labels of a third.
+    """
+
+    batch: Batch
+    peer_images: Tensor
+    peer_labels: Tensor
+
+
+class PeerBatches:
+    """Each batch with the images and labels of two others, drawn in orders of their own."""
+
+    def __init__(self, batches: DeviceBatches, images: DeviceBatches, labels: DeviceBatches) -> None:
+        self.parts = (batches, images, labels)
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[PeerBatch]:
+        """The batches of one epoch from number ``start`` on."""
+        for batch, images, labels in zip(*(part.epoch(epoch, start) for part in self.parts), strict=True):
+            yield PeerBatch(batch, images.images, labels.labels)
+
+
+class Step(nn.Module):
+    """One forward pass and its loss.
+
+    Args:
+        network: Images to logits.
+        criterion: Logits and labels to the loss.
+    """
+
+    def __init__(self, network: nn.Module, criterion: WarmUp) -> None:
+        super().__init__()
+        self.network = network
+        self.criterion = criterion
+
+    def forward(self, batch: Batch | PeerBatch) -> Tensor:
+        """The loss."""
+        if isinstance(batch, Batch):
+            return self.criterion(self.network(batch.images), batch.labels)
+        own, peer_images, peer_labels = batch
+        if self.criterion.epoch < self.criterion.epochs:
+            return self.criterion(self.network(own.images), own.labels)
+        peers = {"peer_logits": self.network(peer_images), "peer_targets": peer_labels}
+        return self.criterion(self.network(own.images), own.labels, **peers)
+
+
+def train(config: TrainConfig) -> pathlib.Path:
+    """Train as ``config`` says, test once on clean labels, and return the run folder."""
+    with Runtime.session(config.device, config.precision, config.seed) as runtime:
+        noisy = load(config)
+        folder = pathlib.Path(config.out) if config.out else new_folder("runs", f"fdiv-noisy-{config.loss}")
+        run = Run(folder, config, resume=config.resume, writes=runtime.is_main)
+        criterion, report = criteria.build(config, noisy)
+        if runtime.is_main and report is not None:
+            sys.stdout.write(f"{report}\n")
+        step = runtime.wrap(Step(make_network(config, noisy.train), criterion))
+        if runtime.device.type == "cuda":
+            step = step.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # nn.Module takes it
+        records = fit_on(config, noisy, runtime, run, step)
+        if runtime.is_main:
+            finish(config, noisy, runtime, run, step, records, report)
+        runtime.barrier()
+        return folder
+
+
+def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: nn.Module) -> list[dict]:
+    """Train ``step`` on the noisy set; records of the epochs."""
+    batches = make_batches(config, noisy.train, runtime)
+    first = batches.parts[0] if isinstance(batches, PeerBatches) else batches
+    optimizer = make_optimizer(config, step)
+    criterion = unwrap(step).criterion
+    held = None
+    if noisy.val is not None:
+        held = DeviceBatches(noisy.val, 1000, mean=first.mean, std=first.std, device=runtime.device)
+
+    def validate() -> dict[str, float]:
+        assert held is not None
+        labels = held.data.labels
+        logits = predict(unwrap(step).network, held.epoch(0), runtime)
+        share = float((logits.argmax(1) == labels).float().mean())
+        return {"val_score": selection_score(criterion.then, logits, labels), "val_noisy_accuracy": share}
+
+    return fit(
+        step,
+        optimizer,
+        batches,
+        epochs=config.epochs,
+        runtime=runtime,
+        run=run,
+        scheduler=make_scheduler(config, optimizer),
+        validate=None if held is None else validate,
+        monitor=None if held is None else "val_score",
+        on_epoch=criterion.set_epoch,
+        progress=config.progress,
+    )
+
+
+def selection_score(criterion: nn.Module, logits: Tensor, labels: Tensor) -> float:
+    """What the best epoch is chosen by, on noisy labels: the divergence, or minus the loss where there is none."""
+    if isinstance(criterion, FDivergenceLoss):
+        return float(criterion.divergence(logits, labels))
+    return -float(criterion(logits, labels))
+
+
+def make_network(config: TrainConfig, data: ImageSet) -> nn.Module:
+    """The network of ``config``, with the weights of ``init`` if one is named."""
+    channels, height, width = data.shape
+    if height != width:
+        raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
+    try:
+        network = build(config.network, channels, height, data.num_classes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if config.init:
+        load_network(network, config.init)
+    return network
+
+
+def load_network(network: nn.Module, path: str | pathlib.Path) -> None:
+    """Load the network of a checkpoint that training wrote.
+
+    Raises:
+        UserError: It holds none, or one of another shape.
+    """
+    state: dict[str, Tensor] = load_checkpoint(path).get("step", {})
+    weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    if not weights:
+        raise UserError(f"{path} holds no network: give a checkpoint.pt or best.pt of a run")
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path} holds another network: {str(error).splitlines()[-1].strip()}") from error
+
+
+def make_batches(config: TrainConfig, data: ImageSet, runtime: Runtime) -> DeviceBatches | PeerBatches:
+    """Shuffled training batches, with peers for the external product."""
+    options: dict[str, Any] = {
+        "shuffle": True,
+        "rank": runtime.rank,
+        "world_size": runtime.world_size,
+        "augment": affine_augment() if config.augment else None,
+        "device": runtime.device,
+    }
+    names = ["order"] if config.product != "external" else ["order", "peer images", "peer labels"]
+    made = [DeviceBatches(data, config.batch_size, seed=derive_seed(config.seed, name), **options) for name in names]
+    return PeerBatches(*made) if len(made) == 3 else made[0]
+
+
+def make_optimizer(config: TrainConfig, step: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of ``config``."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(step.parameters(), config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(step.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
+
+
+def make_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+    """The steps of the learning rate."""
+
+    def factor(epoch: int) -> float:
+        passed = [value for share, value in config.lr_steps if epoch >= round(share * config.epochs)]
+        return passed[-1] if passed else 1.0
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def finish(
+    config: TrainConfig,
+    noisy: NoisySet,
+    runtime: Runtime,
+    run: Run,
+    step: nn.Module,
+    records: list[dict],
+    report: Any,
+) -> None:
+    """Test the last and the selected epoch on clean labels, and write summary and pictures."""
+    network = unwrap(step).network
+    last = confusion_on_test(network, noisy.train, noisy.test, runtime)
+    summary: dict[str, Any] = {
+        "loss": config.loss,
+        "noise": config.noise,
+        "wrong_labels": float((noisy.train.labels != noisy.clean).float().mean()),
+        "seed": config.seed,
+        "final": summarise(last, noisy.test.classes),
+    }
+    if report is not None:
+        summary["found"] = str(report)
+    if run.best_path.exists():
+        load_network(network, run.best_path)
+        selected = confusion_on_test(network, noisy.train, noisy.test, runtime)
+        summary["selected"] = summarise(selected, noisy.test.classes)
+        summary["selected"]["epoch"] = load_checkpoint(run.best_path)["record"]["epoch"]
+    run.write_summary(summary | {"config": asdict(config)})
+    plots.training(records, run.plot_path("training"))
+    plots.confusion(last, noisy.test.classes, run.plot_path("confusion"), accuracy(last))
+    sys.stdout.write(f"clean test accuracy {100 * accuracy(last):.2f} % (last epoch); run folder {run.folder}\n")

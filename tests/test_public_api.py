@@ -1,0 +1,76 @@
+"""The public names of each package: a name that goes, or comes unseen, breaks somebody's program."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+INVENTORY = ROOT / "tests" / "public_api.txt"
+LIBRARIES = ["fdiv_noisy"]
+
+
+def test_inventory() -> None:
+    found = [f"{package}.{name}" for package in LIBRARIES for name in sorted(importlib.import_module(package).__all__)]
+    assert found == INVENTORY.read_text().split(), "write the new names into tests/public_api.txt if they are meant"
+
+
+@pytest.mark.parametrize("package", LIBRARIES)
+def test_every_name_exists_and_type_checkers_see_the_same(package: str) -> None:
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name).__doc__, f"{package}.{name} has no docstring"
+        assert name in dir(module)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nonsense'"):
+        _ = module.nonsense
+    tree = ast.parse(pathlib.Path(str(module.__file__)).read_text())
+    checked = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {
+        alias.name
+        for block in checked
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == set(module.__all__)
+
+
+@pytest.mark.parametrize(
+    ("package", "code", "banned"),
+    [
+        (
+            "fdiv_noisy",
+            "fdiv_noisy.FDivergenceLoss; fdiv_noisy.estimate",
+            {"torchvision", "numpy.random", "scipy", "robustvision_core"},
+        ),
+        ("fdiv_noisy", "fdiv_noisy.__version__", {"torch", "torchvision"}),
+    ],
+)
+def test_import_is_light(package: str, code: str, banned: set[str]) -> None:
+    script = f"import sys, {package}; {code}; found = {banned!r} & set(sys.modules); assert not found, found"
+    if "numpy.random" in banned:  # torch itself may load numpy
+        script = f"import sys, torch; before = set(sys.modules); import {package}; {code}; found = {banned!r} & (set(sys.modules) - before); assert not found, found"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", sorted(path.name for path in ROOT.glob("packages/*/src/*") if path.is_dir()))
+def test_packages_do_not_import_each_other(package: str) -> None:
+    others = {path.name for path in ROOT.glob("packages/*/src/*")} - {package, "robustvision_core"}
+    if package == "robustvision_core":
+        others.add("fdiv_noisy")
+    (folder,) = ROOT.glob(f"packages/*/src/{package}")
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            roots = {name.split(".")[0] for name in names}
+            assert not roots & others, f"{path} imports {roots & others}"

@@ -1,0 +1,83 @@
+"""Each wheel alone in a fresh environment: only that shows a wrong dependency range or a file left out.
+
+``make wheels`` builds the wheels and runs this.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import tomllib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DIST = ROOT / "dist"
+MANIFESTS = {path.parent.name: tomllib.loads(path.read_text()) for path in ROOT.glob("packages/*/pyproject.toml")}
+PINS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"]
+CASES = [
+    (name, extra)
+    for name, manifest in MANIFESTS.items()
+    for extra in ("", "[train]")
+    if not extra or extra[1:-1] in manifest["project"].get("optional-dependencies", {})
+]
+
+pytestmark = pytest.mark.wheels
+
+
+class Environment:
+    """A fresh virtual environment with one wheel in it."""
+
+    def __init__(self, folder: pathlib.Path, requirement: str) -> None:
+        self.bin = folder / "venv" / "bin"
+        self.folder = folder
+        uv = str(pathlib.Path(os.environ.get("UV", ROOT / ".uv/bin/uv")).absolute())
+        pins = folder / "pins.txt"
+        pins.write_text("\n".join(PINS))
+        self.run(uv, "venv", "--quiet", "venv")
+        # the pins keep the test from depending on today's newest versions
+        self.run(
+            uv, "pip", "install", "--quiet", "--python", "venv", "--find-links", str(DIST), "-c", str(pins), requirement
+        )
+
+    def run(self, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command in the folder, outside the checkout, and expect an exit status."""
+        environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, f"{command}: {done.stdout}{done.stderr}"
+        return done
+
+    def python(self, code: str) -> str:
+        """What ``python -c code`` prints; warnings are errors."""
+        return self.run(str(self.bin / "python"), "-W", "error", "-c", code).stdout
+
+
+@pytest.fixture(params=CASES, ids=["".join(case) for case in CASES])
+def installed(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> tuple[str, str, Environment]:
+    name, extra = request.param
+    if not list(DIST.glob(f"{name.replace('-', '_')}-*.whl")):
+        pytest.fail(f"no wheel of {name} in {DIST}: run make wheels")
+    return name, extra, Environment(tmp_path, name + extra)
+
+
+def test_wheel_installs_imports_and_helps(installed: tuple[str, str, Environment]) -> None:
+    name, extra, environment = installed
+    module = name.replace("-", "_")
+    manifest = MANIFESTS[name]["project"]
+    assert environment.python(f"import {module}; print({module}.__version__)").strip() == manifest["version"]
+    packages = environment.python(
+        "import importlib.metadata as m; print(*[d.metadata['Name'] for d in m.distributions()])"
+    )
+    if not extra and name != "robustvision-core":
+        assert "torchvision" not in packages.split()
+        assert "robustvision-core" not in packages.split()
+    for script in manifest.get("scripts", {}):
+        assert f"usage: {script}" in environment.run(str(environment.bin / script), "--help").stdout
+        assert f"usage: {script}" in environment.run(str(environment.bin / "python"), "-m", module, "--help").stdout
+        if extra:
+            assert "--seed" in environment.run(str(environment.bin / script), "train", "--help").stdout
+        else:
+            refused = environment.run(str(environment.bin / script), "train", status=2).stderr
+            assert f'pip install "{name}[train]"' in refused
+            assert refused.count("\n") == 1
