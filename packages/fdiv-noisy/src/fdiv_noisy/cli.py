@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 COMMANDS = {
+    "demo": ("train on noisy digits with and without our losses", "fdiv_noisy.demo:demo"),
     "train": ("train a classifier on noisy labels", "fdiv_noisy.train:train"),
     "evaluate": ("test a trained classifier", "fdiv_noisy.evaluate:evaluate"),
     "noise make": ("write a file of noisy labels", "fdiv_noisy.commands:make_noise"),

@@ -52,9 +52,9 @@ def load(config: TrainConfig) -> NoisySet:
     """
     sized = {"size" if config.data == "digits" else "image_size": config.image_size}
     options = sized if config.data == "digits" or config.data.startswith("folder:") else {}
-    where = {"root": config.data_root or None, "download": config.download}
-    whole = data.load(config.data, "train", **where, **options)
-    test = data.load(config.data, "test", **where, **options)
+    whole, test = (
+        data.load(config.data, part, config.data_root or None, config.download, **options) for part in ("train", "test")
+    )
     noisy = whole.with_labels(noisy_labels(config, whole))
     held = config.val_size
     size = config.train_size or len(whole) - held

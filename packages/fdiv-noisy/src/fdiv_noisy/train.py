@@ -14,7 +14,7 @@ from robustvision_core.errors import UserError
 from robustvision_core.loop import fit
 from robustvision_core.metrics import accuracy, predict
 from robustvision_core.run import Run, load_checkpoint, new_folder
-from robustvision_core.runtime import Runtime, derive_seed, unwrap
+from robustvision_core.runtime import Runtime, derive_seed
 from torch import Tensor, nn
 
 from fdiv_noisy import criteria, plots
@@ -88,9 +88,7 @@ def train(config: TrainConfig) -> pathlib.Path:
         criterion, report = criteria.build(config, noisy)
         if runtime.is_main and report is not None:
             sys.stdout.write(f"{report}\n")
-        step = runtime.wrap(Step(make_network(config, noisy.train), criterion))
-        if runtime.device.type == "cuda":
-            step = step.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # nn.Module takes it
+        step = Step(make_network(config, noisy.train), criterion)
         records = fit_on(config, noisy, runtime, run, step)
         if runtime.is_main:
             finish(config, noisy, runtime, run, step, records, report)
@@ -98,12 +96,14 @@ def train(config: TrainConfig) -> pathlib.Path:
         return folder
 
 
-def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: nn.Module) -> list[dict]:
+def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
     """Train ``step`` on the noisy set; records of the epochs."""
     batches = make_batches(config, noisy.train, runtime)
     first = batches.parts[0] if isinstance(batches, PeerBatches) else batches
+    wrapped = runtime.wrap(step)
+    if runtime.device.type == "cuda":
+        step.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
     optimizer = make_optimizer(config, step)
-    criterion = unwrap(step).criterion
     held = None
     if noisy.val is not None:
         held = DeviceBatches(noisy.val, 1000, mean=first.mean, std=first.std, device=runtime.device)
@@ -111,12 +111,12 @@ def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | No
     def validate() -> dict[str, float]:
         assert held is not None
         labels = held.data.labels
-        logits = predict(unwrap(step).network, held.epoch(0), runtime)
+        logits = predict(step.network, held.epoch(0), runtime)
         share = float((logits.argmax(1) == labels).float().mean())
-        return {"val_score": selection_score(criterion.then, logits, labels), "val_noisy_accuracy": share}
+        return {"val_score": selection_score(step.criterion.then, logits, labels), "val_noisy_accuracy": share}
 
     return fit(
-        step,
+        wrapped,
         optimizer,
         batches,
         epochs=config.epochs,
@@ -125,7 +125,7 @@ def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | No
         scheduler=make_scheduler(config, optimizer),
         validate=None if held is None else validate,
         monitor=None if held is None else "val_score",
-        on_epoch=criterion.set_epoch,
+        on_epoch=step.criterion.set_epoch,
         progress=config.progress,
     )
 
@@ -203,12 +203,12 @@ def finish(
     noisy: NoisySet,
     runtime: Runtime,
     run: Run,
-    step: nn.Module,
+    step: Step,
     records: list[dict],
     report: Any,
 ) -> None:
     """Test the last and the selected epoch on clean labels, and write summary and pictures."""
-    network = unwrap(step).network
+    network = step.network
     last = confusion_on_test(network, noisy.train, noisy.test, runtime)
     summary: dict[str, Any] = {
         "loss": config.loss,

@@ -1,0 +1,22 @@
+"""Show each package's main job on data that needs no download; `make demo`."""
+
+from __future__ import annotations
+
+import sys
+
+from fdiv_noisy.cli import main as fdiv_noisy
+
+DEMOS = {"fdiv-noisy": fdiv_noisy}
+
+
+def main() -> int:
+    """Run every demo; the status is that of the first that fails."""
+    for name, command in DEMOS.items():
+        print(f"== {name}", flush=True)
+        if status := command(["demo"]):
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
