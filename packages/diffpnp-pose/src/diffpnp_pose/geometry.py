@@ -11,47 +11,37 @@ Conventions, used in the whole package:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-_SERIES_BELOW = 1e-2  # squared angle under which the series are used; eight terms are exact to float64 there
+_SERIES_BELOW = 1e-3  # squared angle under which the series are used; four terms are exact to float64 there
 
 
 def _series(x: Tensor, first: int) -> Tensor:
     """sum_k (-x)^k / (2k + first)!, the series shared by sin, 1 - cos and their successors."""
-    factorial = 1.0
-    for k in range(2, first + 1):
-        factorial *= k
-    term, total = torch.full_like(x, 1.0 / factorial), torch.zeros_like(x)
-    for k in range(8):
-        total = total + term
-        term = -term * x / ((2 * k + first + 1) * (2 * k + first + 2))
-    return total
+    c0, c1, c2, c3 = (1.0 / math.factorial(2 * k + first) for k in range(4))
+    return c0 + x * (-c1 + x * (c2 - c3 * x))
 
 
-def _split(theta2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which angles need the series, and squared angle and angle with a harmless 1 in their place (safe to derive)."""
-    small = theta2 < _SERIES_BELOW
-    safe2 = torch.where(small, torch.ones_like(theta2), theta2)
-    return small, safe2, safe2.sqrt()
-
-
-def rotation_coefficients(theta2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def rotation_coefficients(theta2: Tensor, count: int = 2) -> list[Tensor]:
     """The functions of the angle `a` that rotations and their derivatives are made of, smooth at 0.
 
     Args:
         theta2: squared angles, `(...)`.
+        count: how many to compute, up to five.
 
     Returns:
-        `sin(a)/a`, `(1 - cos(a))/a^2`, `(1 - first)/a^2`, `(1/2 - second)/a^2` and `(1/6 - third)/a^2`.
+        The first of `sin(a)/a`, `(1 - cos(a))/a^2`, `(1 - first)/a^2`, `(1/2 - second)/a^2`, `(1/6 - third)/a^2`.
     """
-    small, safe2, theta = _split(theta2)
-    first = torch.where(small, _series(theta2, 1), theta.sin() / theta)
-    second = torch.where(small, _series(theta2, 2), 2 * (theta / 2).sin() ** 2 / safe2)
-    third = torch.where(small, _series(theta2, 3), (1 - first) / safe2)
-    fourth = torch.where(small, _series(theta2, 4), (0.5 - second) / safe2)
-    fifth = torch.where(small, _series(theta2, 5), (1 / 6 - third) / safe2)
-    return first, second, third, fourth, fifth
+    small = theta2 < _SERIES_BELOW
+    safe2 = torch.where(small, 1.0, theta2)  # a harmless 1 in place of small angles, or their derivative is NaN
+    theta = safe2.sqrt()
+    values = [theta.sin() / theta, 2 * (theta / 2).sin() ** 2 / safe2]
+    for k in range(2, count):
+        values.append((1.0 / math.factorial(k - 1) - values[k - 2]) / safe2)
+    return [torch.where(small, _series(theta2, k + 1), value) for k, value in enumerate(values[:count])]
 
 
 def skew(v: Tensor) -> Tensor:
@@ -77,7 +67,7 @@ def so3_exp(w: Tensor) -> Tensor:
     Returns:
         Rotation matrices, `(..., 3, 3)`.
     """
-    a, b, *_ = rotation_coefficients((w * w).sum(-1))
+    a, b = rotation_coefficients((w * w).sum(-1))
     hat = skew(w)
     eye = torch.eye(3, dtype=w.dtype, device=w.device)
     return eye + a[..., None, None] * hat + b[..., None, None] * (hat @ hat)
@@ -125,11 +115,10 @@ def so3_log(R: Tensor) -> Tensor:
     q = matrix_to_quaternion(R)
     scalar, vector = q[..., :1], q[..., 1:]
     sine2 = (vector * vector).sum(-1, keepdim=True)
-    small, _, sine = _split(sine2)
-    # 2 atan(s/c)/s as a series in (s/c)^2, and the plain quotient elsewhere
-    ratio2 = sine2 / torch.where(small, scalar, torch.ones_like(scalar)) ** 2
-    series = sum((-1.0) ** k / (2 * k + 1) * ratio2**k for k in range(9))
-    near = 2 * series / torch.where(small, scalar, torch.ones_like(scalar))
+    small = sine2 < _SERIES_BELOW
+    sine, cosine = torch.where(small, 1.0, sine2).sqrt(), torch.where(small, scalar, 1.0)
+    x = sine2 / cosine**2
+    near = (2 - x * (2 / 3 - x * (2 / 5 - x * (2 / 7 - x * (2 / 9))))) / cosine  # 2 atan(s/c)/s
     return torch.where(small, near, 2 * torch.atan2(sine, scalar) / sine) * vector
 
 
@@ -142,7 +131,7 @@ def left_jacobian(w: Tensor) -> Tensor:
     Returns:
         Jacobians, `(..., 3, 3)`; singular only at angles that are multiples of 2 pi other than 0.
     """
-    _, b, c, *_ = rotation_coefficients((w * w).sum(-1))
+    _, b, c = rotation_coefficients((w * w).sum(-1), 3)
     hat = skew(w)
     eye = torch.eye(3, dtype=w.dtype, device=w.device)
     return eye + b[..., None, None] * hat + c[..., None, None] * (hat @ hat)
@@ -157,10 +146,15 @@ def left_jacobian_inverse(w: Tensor) -> Tensor:
     Returns:
         Inverse Jacobians, `(..., 3, 3)`.
     """
-    _, b, c, e, _ = rotation_coefficients((w * w).sum(-1))
+    theta2 = (w * w).sum(-1)
+    small = theta2 < _SERIES_BELOW
+    half2 = torch.where(small, 1.0, theta2 / 4)
+    half = half2.sqrt()
+    plain = (1 - half * half.cos() / half.sin()) / (4 * half2)
+    factor = torch.where(small, 1 / 12 + theta2 * (1 / 720 + theta2 * (1 / 30240 + theta2 / 1209600)), plain)
     hat = skew(w)
     eye = torch.eye(3, dtype=w.dtype, device=w.device)
-    return eye - hat / 2 + ((c / 2 - e) / b)[..., None, None] * (hat @ hat)
+    return eye - hat / 2 + factor[..., None, None] * (hat @ hat)
 
 
 def rotation_angle(R: Tensor) -> Tensor:

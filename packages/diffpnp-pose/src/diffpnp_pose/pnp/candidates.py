@@ -13,7 +13,7 @@ from diffpnp_pose.pnp.sqpnp import algebraic_minima
 _COMMON_STEPS = 6  # enough for nearly all items; the rest go on by themselves
 _MOST_STEPS = 50
 _DEVICE_STEPS = 16  # off the CPU the count is fixed
-_POOR_FIT = 0.1  # residual over the spread of the image points from which another minimum is looked for
+_POOR_FIT = 0.25  # residual over the spread of the image points from which another minimum is looked for
 _FEW_POINTS = 5  # up to here several minima are common
 
 
@@ -24,7 +24,7 @@ def minimise(problem: Problem, R: Tensor, t: Tensor) -> Estimate:
     result = refine(problem, R, t, _COMMON_STEPS)
     slow = (~result.converged).nonzero()[:, 0]
     if slow.numel():
-        longer = refine(problem.select(slow), result.R[slow], result.t[slow], _MOST_STEPS)
+        longer = refine(problem.select(slow), result.R[slow], result.t[slow], _MOST_STEPS, warm=True)
         longer.iterations += result.iterations[slow]
         _replace(result, slow, longer)
     return result

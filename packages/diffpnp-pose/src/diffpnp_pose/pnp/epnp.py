@@ -1,8 +1,9 @@
 """EPnP (Lepetit, Moreno-Noguer and Fua 2009) with derivatives that do not blow up.
 
-Points are weighted sums of control points: centroid and principal axes, scaled to the object, four in space or three
-in a plane. The control points in the camera frame lie in the span of the eigenvectors `v_1 ... v_k` of `M^T M` with the
-least eigenvalues; their coefficients `beta` keep the control points' distances,
+Points are weighted sums of control points: the centroid, and the columns of the square root of the points' scatter
+added to it, so that they have the object's size and shape; four in space, three in a plane. (The principal axes of the
+paper serve as well, but jump where two of them are equally long.) The control points in the camera frame lie in the
+span of the eigenvectors `v_1 ... v_k` of `M^T M` with the least eigenvalues; their coefficients `beta` keep the control points' distances,
 
     min_beta sum_ab (|sum_k beta_k (v_k^a - v_k^b)|^2 - d_ab^2)^2,
 
@@ -21,13 +22,18 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from diffpnp_pose.pnp.initial import rays_of, shape_of
+from diffpnp_pose.pnp.initial import normal_of, rays_of, shape_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.refine import cayley
 
-_BETA_STEPS = 15
+_BETA_STEPS = 25
 # products beta_i beta_j solved for linearly in each start, by kernel size
-_SPACE_STARTS = ([(0, 0)], [(0, 0), (0, 1), (1, 1)], [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)], [(0, j) for j in range(4)])
+_SPACE_STARTS = (
+    [(0, 0)],
+    [(0, 0), (0, 1), (1, 1)],
+    [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)],
+    [(0, j) for j in range(4)],
+)
 _PLANE_STARTS = ([(0, 0)], [(0, 0), (0, 1), (1, 1)], [(0, j) for j in range(3)])
 
 
@@ -50,11 +56,7 @@ def control_point_poses(problem: Problem) -> tuple[Tensor, Tensor]:
 
 def _poses(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
     """Poses with `size` control points: four, or three for points in a plane."""
-    axes = _axes(problem)[:, :, 4 - size :]  # (B, 3, size - 1), largest last
-    length2 = (axes * axes).sum(1, keepdim=True)
-    alpha = (axes / length2).mT @ problem.z
-    alpha = torch.cat([1 - alpha.sum(1, keepdim=True), alpha], 1)  # (B, size, n)
-    control = torch.cat([torch.zeros_like(axes[:, :, :1]), axes], 2).mT  # (B, size, 3)
+    alpha, control = _control_points(problem, size - 1)
     kernel = _kernel(problem, alpha)  # (B, k, size, 3)
     pairs = list(combinations(range(size), 2))
     first, second = [a for a, _ in pairs], [b for _, b in pairs]
@@ -68,14 +70,37 @@ def _poses(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack([R for R, _ in results])[best, rows], torch.stack([t for _, t in results])[best, rows]
 
 
-@torch.no_grad()
-def _axes(problem: Problem) -> Tensor:
-    """Principal axes of the points as columns, as long as the scatter along them, `(B, 3, 3)`, shortest first.
+def _control_points(problem: Problem, dimensions: int) -> tuple[Tensor, Tensor]:
+    """Coordinates `(B, size, n)` of the points in control points, and the control points' offsets `(B, size, d)`.
 
-    They are a choice of basis and held constant; the pose does not depend on them to first order in exact data.
+    Offsets from the centroid are expressed in space, or in the basis of the points' plane; only distances matter.
     """
-    values, vectors = torch.linalg.eigh((problem.z * problem.c[:, None]) @ problem.z.mT)
-    return vectors * values.clamp_min(1e-12).sqrt()[:, None]
+    c = problem.c[:, None] / problem.c.sum(-1)[:, None, None]
+    z = problem.z - (c * problem.z).sum(-1, keepdim=True)
+    if dimensions == 2:
+        z = _plane_basis(normal_of(shape_of(z, c[:, 0]))) @ z
+    root = _square_root((z * c) @ z.mT)
+    alpha = torch.linalg.solve_ex(root, z)[0]
+    alpha = torch.cat([1 - alpha.sum(1, keepdim=True), alpha], 1)
+    return alpha, torch.nn.functional.pad(root, (0, 0, 1, 0))
+
+
+def _plane_basis(normal: Tensor) -> Tensor:
+    """Two orthonormal rows `(B, 2, 3)` across unit normals: the coordinate axis least along them, then the other."""
+    tie_break = normal.new_tensor([0.0, 0.01, 0.02])  # normals along an axis are common, and rounding must not choose
+    axis = torch.nn.functional.one_hot((normal.detach().abs() + tie_break).argmin(-1), 3).to(normal)
+    first = axis - normal * (axis * normal).sum(-1, keepdim=True)
+    first = first / first.norm(dim=-1, keepdim=True)
+    return torch.stack([first, torch.linalg.cross(normal, first)], 1)
+
+
+def _square_root(S: Tensor) -> Tensor:
+    """Symmetric square roots; the derivative solves `X dX + dX X = dS` and has no trouble with equal eigenvalues."""
+    with torch.no_grad():
+        values, V = torch.linalg.eigh(S)
+        roots = values.clamp_min(1e-12).sqrt()
+    change = (V.mT @ (S - S.detach()) @ V) / (roots[:, :, None] + roots[:, None])
+    return V @ (torch.diag_embed(roots) + change) @ V.mT
 
 
 def _kernel(problem: Problem, alpha: Tensor) -> Tensor:
@@ -143,15 +168,14 @@ def _distance_model(Q: Tensor, d2: Tensor, beta: Tensor) -> tuple[Tensor, Tensor
 
 def _finish(problem: Problem, alpha: Tensor, kernel: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
     """Pose that aligns the object with the points that these coefficients place in the camera frame."""
+    c = problem.c[:, None] / problem.c.sum(-1)[:, None, None]
     control = torch.einsum("bk,bksi->bsi", beta, kernel)
     points = control.mT @ alpha  # (B, 3, n)
-    forward = (problem.c * points[:, 2]).sum(-1)
+    forward = (c[:, 0] * points[:, 2]).sum(-1)
     points = points * torch.where(forward < 0, -1.0, 1.0)[:, None, None]
-    c = problem.c[:, None]
-    mean = (c * points).sum(-1)
-    H = (c * (points - mean[..., None])) @ problem.z.mT
-    R = _alignment(H)
-    return R, mean - (R @ (c * problem.z).sum(-1)[..., None]).squeeze(-1)
+    mean, centre = (c * points).sum(-1, keepdim=True), (c * problem.z).sum(-1, keepdim=True)
+    R = _alignment((c * (points - mean)) @ (problem.z - centre).mT)
+    return R, (mean - R @ centre).squeeze(-1)
 
 
 def _alignment(H: Tensor) -> Tensor:
@@ -164,5 +188,5 @@ def _alignment(H: Tensor) -> Tensor:
     axial = torch.stack([N[:, 2, 1] - N[:, 1, 2], N[:, 0, 2] - N[:, 2, 0], N[:, 1, 0] - N[:, 0, 1]], -1)
     fixed = (N.detach() + N.detach().mT) / 2
     eye = torch.eye(3, dtype=H.dtype, device=H.device)
-    curvature = 2 * (fixed.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] * eye - fixed)
+    curvature = fixed.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] * eye - fixed
     return cayley(torch.linalg.solve_ex(curvature, axial)[0]) @ R

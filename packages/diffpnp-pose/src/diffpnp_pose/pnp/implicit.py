@@ -69,20 +69,20 @@ def tangent(solution: Solution, pose_bar: Tensor, R_bar: Tensor) -> Tensor:
     return torch.cat([turn - cross(lever, shift), solution.frame.radius * shift], -1)
 
 
-def pull_back(problem: Problem, R: Tensor, t: Tensor, d: Tensor, exact: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pull_back(solution: Solution, d: Tensor, exact: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the minimiser of a normalised problem.
 
     Args:
-        problem: the problems.
-        R: minimising rotations, `(B, 3, 3)`.
-        t: minimising translations, `(B, 3)`.
+        solution: the solved problems.
         d: gradient with respect to the pose in tangent coordinates, `(B, 6)`.
         exact: False for the Gauss-Newton approximation.
 
     Returns:
         Gradients of image points `(B, 2, n)`, object points `(B, 3, n)`, affine block `(B, 2, 2)`, weights `(B, n)`.
     """
-    v = torch.linalg.solve_ex(linearise(problem, R, t, exact).hessian, d)[0]
+    problem, R, t = solution.problem, solution.R, solution.t
+    hessian = solution.hessian if exact else linearise(problem, R, t, exact=False).hessian
+    v = torch.linalg.solve_ex(hessian, d)[0]
     q, inverse, u, _ = camera_points(problem, R, t)
     r, c = u - problem.x, problem.c[:, None]
     _, weight = huber(r, problem.delta)
@@ -133,8 +133,9 @@ class ImplicitPose(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, pose_bar: Tensor, R_bar: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         """Gradients of the four inputs; zero for items that are not valid."""
+        pose_bar, R_bar = grad_outputs
         solution: Solution = ctx.solution
         with torch.autocast(pose_bar.device.type, enabled=False):
             gradients = ctx.rule(solution, pose_bar, R_bar)
@@ -157,10 +158,10 @@ def _to_inputs(solution: Solution, parts: tuple[Tensor, Tensor, Tensor, Tensor])
 def exact_rule(solution: Solution, pose_bar: Tensor, R_bar: Tensor) -> tuple[Tensor, ...]:
     """Gradient of the minimiser, all terms kept."""
     d = tangent(solution, pose_bar, R_bar)
-    return _to_inputs(solution, pull_back(solution.problem, solution.R, solution.t, d, exact=True))
+    return _to_inputs(solution, pull_back(solution, d, exact=True))
 
 
 def gauss_newton_rule(solution: Solution, pose_bar: Tensor, R_bar: Tensor) -> tuple[Tensor, ...]:
     """Gradient without the second derivatives of the projection; exact at zero residual."""
     d = tangent(solution, pose_bar, R_bar)
-    return _to_inputs(solution, pull_back(solution.problem, solution.R, solution.t, d, exact=False))
+    return _to_inputs(solution, pull_back(solution, d, exact=False))

@@ -11,7 +11,7 @@ from diffpnp_pose.pnp.linearise import Problem
 
 _COLLINEAR = 1e-8  # product of the two larger relative scatters; 1e-4 of the length is the least width
 _FLAT = 1e-3  # smallest relative scatter under which depth is not trusted: a thickness of 3 % of the radius
-_PERSPECTIVE_STEPS = 4
+_PERSPECTIVE_STEPS = 1  # the solver goes on from here; more did not save it a step
 _NEAREST_DEPTH = 1.05  # the start keeps every point in front of the camera
 
 
@@ -76,27 +76,36 @@ def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> 
     Returns:
         Rotations `(B, 3, 3)` and translations `(B, 3)`, every point in front of the camera.
     """
-    normal, rays = _normal(shape), rays_of(problem)
+    normal, rays = normal_of(shape), rays_of(problem)
     fit = (_inverse_scatter(shape, normal) @ (problem.z * problem.c[:, None])).mT
-    radius = problem.z.square().sum(1).amax(-1).sqrt()
-    bend = torch.zeros_like(rays[:, :1])
+    side = torch.where(shape.flat[:, None, None], -normal[:, None] if mirrored else normal[:, None], 0.0)
+    R, t = _orthographic(problem, rays, fit, side)
     for _ in range(_PERSPECTIVE_STEPS):
-        image = (1 + bend) * rays
-        image_of_axes = image @ fit
-        missing = _missing_depth(image_of_axes)[:, :, None] * normal[:, None] * (-1 if mirrored else 1)
-        rows, scale = _orthonormal(torch.where(shape.flat[:, None, None], image_of_axes + missing, image_of_axes))
-        depth = torch.maximum(1 / scale, _NEAREST_DEPTH * radius)
-        third = torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]
-        bend = (third @ problem.z) / depth[:, None, None]
-    if mirrored:
-        flipped = rows - 2 * (rows @ normal[:, :, None]) * normal[:, None]
-        rows = torch.where(shape.flat[:, None, None], rows, flipped)
-        third = torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]
-    centre = (image * problem.c[:, None]).sum(-1) * depth[:, None]
-    return torch.cat([rows, third], 1), torch.cat([centre, depth[:, None]], 1)
+        R, t = _orthographic(problem, (1 + (R[:, 2:] @ problem.z) / t[:, 2, None, None]) * rays, fit, side)
+    if not mirrored:
+        return R, t
+    flipped = R[:, :2] - 2 * (R[:, :2] @ normal[:, :, None]) * normal[:, None]
+    return _completed(torch.where(shape.flat[:, None, None], R[:, :2], flipped)), t
 
 
-def _normal(shape: Shape) -> Tensor:
+def _orthographic(problem: Problem, image: Tensor, fit: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+    """Pose whose scaled orthographic image of the points is closest to `image (B, 2, n)`.
+
+    `side (B, 1, 3)` is the normal of flat objects, with the sign of the solution wanted, and zero for solid ones.
+    """
+    axes = image @ fit
+    rows, scale = _orthonormal(axes + _missing_depth(axes)[:, :, None] * side)
+    radius = problem.z.square().sum(1).amax(-1).sqrt()
+    depth = torch.maximum(1 / scale, _NEAREST_DEPTH * radius)[:, None]
+    return _completed(rows), torch.cat([(image * problem.c[:, None]).sum(-1) * depth, depth], 1)
+
+
+def _completed(rows: Tensor) -> Tensor:
+    """Rotations `(B, 3, 3)` from their first two rows."""
+    return torch.cat([rows, torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]], 1)
+
+
+def normal_of(shape: Shape) -> Tensor:
     """Direction of least scatter `(B, 3)`: for flat points the adjugate is a multiple of `n n^T`."""
     largest = shape.adjugate.diagonal(dim1=1, dim2=2).argmax(-1)[:, None, None].expand(-1, 1, 3)
     row = shape.adjugate.gather(1, largest).squeeze(1)

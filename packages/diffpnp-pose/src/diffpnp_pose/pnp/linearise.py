@@ -124,12 +124,12 @@ def linearise(problem: Problem, R: Tensor, t: Tensor, exact: bool = True) -> Loc
     return Local(cost, gradient, hessian)
 
 
-def _curvature(q: Tensor, inverse: Tensor, l: Tensor) -> Tensor:
-    """Second-derivative terms of the Hessian, `(B, 6, 6)`; `l = c T^T g` is `(B, 6, n)`."""
+def _curvature(q: Tensor, inverse: Tensor, lever: Tensor) -> Tensor:
+    """Second-derivative terms of the Hessian, `(B, 6, 6)`; `lever = c T^T g` is `(B, 6, n)`."""
     zero = torch.zeros_like(inverse)
     m = torch.cat([q[:, 1:2] * inverse, -q[:, :1] * inverse, zero, zero, zero, inverse], 1)  # T^T e3 / depth
-    depth_term = m @ l.mT
-    gq = l[:, 3:] @ q.mT
+    depth_term = m @ lever.mT
+    gq = lever[:, 3:] @ q.mT
     rotation = (gq + gq.mT) / 2 - torch.diag_embed(gq.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True).expand(-1, 3))
     return torch.nn.functional.pad(rotation, (0, 3, 0, 3)) - depth_term - depth_term.mT
 

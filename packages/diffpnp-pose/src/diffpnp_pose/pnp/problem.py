@@ -82,12 +82,12 @@ def gather_inputs(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask:
     c = torch.ones(n, dtype=work, device=x.device) if weights is None else weights.to(work)
     if mask is not None:
         c = torch.where(mask, c, 0.0)
-    flat = [
-        value.to(work).expand(*batch, *tail).reshape(batch.numel(), *tail)
-        for value, tail in ((x, (n, 2)), (z, (n, 3)), (K, (3, 3)), (c, (n,)))
-    ]
     _check_camera(K)
-    return Inputs(*flat, batch, dtype)
+
+    def flat(value: Tensor, *tail: int) -> Tensor:
+        return value.to(work).expand(*batch, *tail).reshape(batch.numel(), *tail)
+
+    return Inputs(flat(x, n, 2), flat(z, n, 3), flat(K, 3, 3), flat(c, n), batch, dtype)
 
 
 def _check_shapes(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask: Tensor | None) -> None:
@@ -110,7 +110,7 @@ def _check_shapes(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask:
 
 
 def _check_camera(K: Tensor) -> None:
-    """Refuse a finite singular K, and one whose third row is not (0, 0, 1); skipped off the CPU, where it would wait."""
+    """Refuse a finite singular K, or one whose third row is not (0, 0, 1); skipped off the CPU, where it would wait."""
     if K.device.type != "cpu":
         return
     K = K.detach()

@@ -29,14 +29,12 @@ def jacobian_transpose_derivative(w: Tensor, a: Tensor) -> Tensor:
     Returns:
         Matrices, `(B, 3, 3)`.
     """
-    _, b, c, e, f = (value[:, None, None] for value in rotation_coefficients((w * w).sum(-1)))
+    _, b, c, e, f = (value[:, None, None] for value in rotation_coefficients((w * w).sum(-1), 5))
     wa = cross(w, a)
     eye = torch.eye(3, dtype=w.dtype, device=w.device)
     row, column = w[:, None], w[:, :, None]
     twice = (w * a).sum(-1)[:, None, None] * eye + column * a[:, None] - 2 * a[:, :, None] * row
-    return (
-        b * skew(a) - (2 * e - c) * wa[:, :, None] * row + c * twice + (3 * f - e) * cross(w, wa)[:, :, None] * row
-    )
+    return b * skew(a) - (2 * e - c) * wa[:, :, None] * row + c * twice + (3 * f - e) * cross(w, wa)[:, :, None] * row
 
 
 @dataclass
@@ -128,9 +126,7 @@ def _rotation_terms(c: Tensor, terms: _Terms) -> Tensor:
     return turn - torch.diag_embed(turn.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True).expand(-1, 3))
 
 
-def _spread(
-    inputs: Inputs, solution: Solution, terms: _Terms, G: Tensor, v: Tensor, exact: bool
-) -> tuple[Tensor, ...]:
+def _spread(inputs: Inputs, solution: Solution, terms: _Terms, G: Tensor, v: Tensor, exact: bool) -> tuple[Tensor, ...]:
     """Gradients of the inputs from the solved multipliers `v (B, 6)`, in tangent coordinates."""
     c, g = inputs.c, terms.gp * terms.depth[:, None]
     motion = terms.T @ v[:, None, :, None]  # (B, n, 3, 1)

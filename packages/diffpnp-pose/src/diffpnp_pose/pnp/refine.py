@@ -12,6 +12,7 @@ from diffpnp_pose.pnp.linearise import Local, Problem, linearise
 _GAUSS_NEWTON_STEPS = 2  # away from the optimum the exact Hessian may be indefinite
 _FIRST_DAMPING, _LAST_DAMPING = 1e-4, 1e9
 _EASIER, _HARDER = 0.1, 20.0
+_NEWTON_DAMPING = 1e-3  # a short step means convergence only where it is (nearly) Newton's
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Estimate:
         cost: costs, `(B,)`; infinite with a point behind the camera.
         converged: whether the last step was short enough for the next error to be rounding, `(B,)`.
         iterations: steps tried, `(B,)`.
+        hessian: Hessian of the cost in tangent coordinates, `(B, 6, 6)`; exact where converged.
     """
 
     R: Tensor
@@ -31,6 +33,7 @@ class Estimate:
     cost: Tensor
     converged: Tensor
     iterations: Tensor
+    hessian: Tensor
 
     def select(self, index: Tensor) -> Estimate:
         """The estimates at these positions of the batch."""
@@ -58,7 +61,7 @@ def cayley(d: Tensor) -> Tensor:
     return eye + (hat + h[:, :, None] * h[:, None] - h2 * eye) * (2 / (1 + h2))
 
 
-def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int) -> Estimate:
+def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool = False) -> Estimate:
     """Minimise the reprojection cost of every item from the given poses.
 
     An item that has converged is frozen, and no item ever looks at another. On a CPU the loop ends once all items are
@@ -69,12 +72,14 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int) -> Estimate:
         R: start rotations, `(B, 3, 3)`.
         t: start translations in object radii, `(B, 3)`.
         iterations: most steps to try.
+        warm: the start is near a minimum; leave out the Gauss-Newton steps.
 
     Returns:
         The minimisers.
     """
     on_host = R.device.type == "cpu"
-    local = linearise(problem, R, t, exact=False)
+    cautious = 0 if warm else _GAUSS_NEWTON_STEPS
+    local = linearise(problem, R, t, exact=warm)
     damping = torch.full_like(local.cost, _FIRST_DAMPING)
     active = torch.ones_like(local.cost, dtype=torch.bool)
     converged, count = ~active, torch.zeros_like(local.cost, dtype=torch.long)
@@ -83,17 +88,18 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int) -> Estimate:
         step = damped_step(local, damping)
         turn = cayley(step[:, :3])
         new_R, new_t = turn @ R, t + step[:, 3:]
-        trial = linearise(problem, new_R, new_t, exact=i >= _GAUSS_NEWTON_STEPS - 1)
+        trial = linearise(problem, new_R, new_t, exact=i >= cautious - 1)
         accept = active & (trial.cost <= local.cost * (1 + 1e-12) + 1e-30)
         R, t = torch.where(accept[:, None, None], new_R, R), torch.where(accept[:, None], new_t, t)
         local = _keep(accept, trial, local)
-        damping = torch.where(accept, damping * _EASIER, damping * _HARDER)
         count = count + active
-        converged = converged | (accept & (step.abs().amax(-1) < tolerance))
+        if i >= cautious:
+            converged = converged | (accept & (step.abs().amax(-1) < tolerance) & (damping < _NEWTON_DAMPING))
+        damping = torch.where(accept, damping * _EASIER, damping * _HARDER)
         active = active & ~converged & (damping < _LAST_DAMPING)
         if on_host and not active.any():
             break
-    return Estimate(R, t, local.cost, converged, count)
+    return Estimate(R, t, local.cost, converged, count, local.hessian)
 
 
 def damped_step(local: Local, damping: Tensor) -> Tensor:

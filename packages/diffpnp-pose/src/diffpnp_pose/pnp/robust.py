@@ -93,9 +93,11 @@ def _hypotheses(problem: Problem, options: SampleConsensus) -> tuple[Tensor, Ten
     centre = (c[:, None] * z).sum(-1)
     small = Problem(x, z - centre[..., None], problem.affine[index], c)
     shape = shape_of(small.z, small.c)
-    starts = [weak_perspective(small, shape, mirrored) for mirrored in (False, True)]
+    first, second = (weak_perspective(small, shape, mirrored) for mirrored in (False, True))
     both = torch.arange(len(c), device=c.device).repeat(2)
-    found = refine(small.select(both), *(torch.cat(part) for part in zip(*starts, strict=True)), _HYPOTHESIS_STEPS)
+    found = refine(
+        small.select(both), torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]]), _HYPOTHESIS_STEPS
+    )
     return found.R, found.t - (found.R @ centre.repeat(2, 1)[..., None]).squeeze(-1)
 
 

@@ -15,7 +15,7 @@ from diffpnp_pose.pnp.epnp import control_point_poses
 from diffpnp_pose.pnp.implicit import ImplicitPose, Solution, exact_rule, gauss_newton_rule
 from diffpnp_pose.pnp.initial import Shape, shape_of
 from diffpnp_pose.pnp.linearise import Problem, linearise
-from diffpnp_pose.pnp.problem import LEAST_POINTS, Frame, Inputs, gather_inputs, normalise
+from diffpnp_pose.pnp.problem import Frame, Inputs, gather_inputs, normalise
 from diffpnp_pose.pnp.published import published_rule
 from diffpnp_pose.pnp.refine import Estimate, cayley
 from diffpnp_pose.pnp.result import PnPResult
@@ -124,9 +124,7 @@ def _keep_inliers(inputs: Inputs, options: SampleConsensus) -> Inputs:
     return replace(inputs, c=torch.where(agree | ~frame.usable[:, None], inputs.c, 0.0))
 
 
-def _with_huber(
-    problem: Problem, frame: Frame, robust: Huber | SampleConsensus | None
-) -> tuple[Problem, Frame]:
+def _with_huber(problem: Problem, frame: Frame, robust: Huber | SampleConsensus | None) -> tuple[Problem, Frame]:
     delta = robust.delta / frame.focal if isinstance(robust, Huber) else None
     return replace(problem, delta=delta), frame
 
@@ -135,15 +133,15 @@ def _solve(problem: Problem, frame: Frame, init: Init | Tensor, inputs: Inputs) 
     """Minimise every item and say which results can be trusted."""
     shape = shape_of(problem.z, problem.c)
     found = _search(problem, frame, shape, init, inputs)
-    local = linearise(problem, found.R, found.t)
     usable = frame.usable & ~shape.collinear
-    valid = usable & found.converged & local.cost.isfinite() & _determined(local.hessian)
+    valid = usable & found.converged & found.cost.isfinite() & _determined(found.hessian)
     translation = frame.radius * found.t - (found.R @ frame.centre[..., None]).squeeze(-1)
     keep = (usable & translation.isfinite().all(-1))[:, None]
     R = torch.where(keep[..., None], found.R, torch.eye(3).to(found.R))
     translation = torch.where(keep, translation, translation.new_tensor([0.0, 0.0, 1.0]))
     found = replace(found, cost=torch.where(keep[:, 0], found.cost, torch.inf))
-    return found, Solution(problem, frame, R, found.t, torch.cat([so3_log(R), translation], -1), valid, local.hessian)
+    pose = torch.cat([so3_log(R), translation], -1)
+    return found, Solution(problem, frame, R, found.t, pose, valid, found.hessian)
 
 
 def _search(problem: Problem, frame: Frame, shape: Shape, init: Init | Tensor, inputs: Inputs) -> Estimate:
@@ -187,9 +185,7 @@ def _differentiate(
     return ImplicitPose.apply(*tracked, solution, rule)
 
 
-def _unroll(
-    inputs: Inputs, solution: Solution, robust: Huber | SampleConsensus | None
-) -> tuple[Tensor, Tensor]:
+def _unroll(inputs: Inputs, solution: Solution, robust: Huber | SampleConsensus | None) -> tuple[Tensor, Tensor]:
     """Newton steps at the solution, recorded; each squares the error, so two carry three derivatives exactly."""
     problem, frame = _with_huber(*normalise(inputs), robust)
     R, t = solution.R.detach(), solution.t.detach()

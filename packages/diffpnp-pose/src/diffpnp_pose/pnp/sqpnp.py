@@ -134,7 +134,9 @@ def _rotation_step(omega: Tensor, R: Tensor, product: Tensor, damping: Tensor) -
     """Step `(B, 3)`: `dr = G d` with columns `vec([e_k]x R)`; the Hessian adds `sym(N) - tr(N) I`, `N = P R^T`."""
     zero = torch.zeros_like(R[:, 0])
     first, second, third = R.unbind(1)
-    columns = [torch.cat(parts, -1) for parts in ((zero, -third, second), (third, zero, -first), (-second, first, zero))]
+    columns = [
+        torch.cat(parts, -1) for parts in ((zero, -third, second), (third, zero, -first), (-second, first, zero))
+    ]
     G = torch.stack(columns, -1)
     gradient = (G.mT @ product.flatten(1)[..., None]).squeeze(-1)
     N = product @ R.mT

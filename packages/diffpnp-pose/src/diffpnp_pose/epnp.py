@@ -1,0 +1,109 @@
+"""EPnP as a differentiable function, with PyTorch3D's implementation as an alternative."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffpnp_pose.pnp.epnp import control_point_poses
+from diffpnp_pose.pnp.initial import rays_of, shape_of
+from diffpnp_pose.pnp.linearise import Problem, cost_of
+from diffpnp_pose.pnp.problem import gather_inputs, normalise
+
+_INSTALL_HINT = (
+    'backend="pytorch3d" needs PyTorch3D: pip install "diffpnp-pose[pytorch3d]". Where no wheel fits, build it against '
+    "the installed torch: pip install --no-build-isolation git+https://github.com/facebookresearch/pytorch3d.git"
+)
+
+
+class EPnPResult(NamedTuple):
+    """What `epnp` returns.
+
+    Attributes:
+        R: rotations, `(..., 3, 3)`, object to camera, acting on columns; differentiable.
+        t: translations, `(..., 3)`; differentiable.
+        cost: half the weighted sum of squared residuals in squared pixels, `(...)`; not differentiable.
+        valid: whether inputs were usable and all points lie in front of the camera, `(...)`.
+    """
+
+    R: Tensor
+    t: Tensor
+    cost: Tensor
+    valid: Tensor
+
+
+def epnp(
+    points_2d: Tensor,
+    points_3d: Tensor,
+    K: Tensor,
+    *,
+    weights: Tensor | None = None,
+    mask: Tensor | None = None,
+    backend: Literal["torch", "pytorch3d"] = "torch",
+) -> EPnPResult:
+    """Poses by EPnP (Lepetit et al. 2009): no start pose, no iteration over the pose, differentiable by autograd.
+
+    It minimises an algebraic error, so its pose is not the minimum of the reprojection error;
+    `solve_pnp(init="epnp")` goes on from it to that minimum, with the implicit gradient. Choosing between the kernel
+    sizes is piecewise constant: the gradient is that of the chosen one.
+
+    Args:
+        points_2d: image points in pixels, `(..., n, 2)`, `n >= 4`.
+        points_3d: object points, `(..., n, 3)`.
+        K: camera matrices, `(..., 3, 3)`.
+        weights: nonnegative point weights, `(..., n)`.
+        mask: which points are present, boolean, `(..., n)`.
+        backend: "torch", this package's: control points on the principal axes, kernel sizes 1 to 4, Gauss-Newton on
+            the coefficients, planar objects; or "pytorch3d", `pytorch3d.ops.efficient_pnp`: control points on the
+            coordinate axes, kernel sizes 1 to 3, no Gauss-Newton. PyTorch3D's rows `X R + T` are turned into this
+            package's columns.
+
+    Returns:
+        Rotations, translations, costs and validity; invalid items have zero gradients and, where the inputs were
+        unusable, the identity at `(0, 0, 1)`.
+
+    Raises:
+        ValueError: shapes do not fit, n < 4, K is singular or the backend unknown.
+        ImportError: PyTorch3D is asked for and absent; the message says how to install it.
+    """
+    if backend not in ("torch", "pytorch3d"):
+        raise ValueError(f'backend must be "torch" or "pytorch3d", got {backend!r}')
+    with torch.autocast(points_2d.device.type, enabled=False):
+        inputs = gather_inputs(points_2d, points_3d, K, weights, mask)
+        problem, frame = normalise(inputs)
+        R, t = control_point_poses(problem) if backend == "torch" else _pytorch3d(problem)
+        with torch.no_grad():
+            cost = cost_of(problem, R, t)
+            finite = R.isfinite().flatten(1).all(-1) & t.isfinite().all(-1)
+            usable = frame.usable & ~shape_of(problem.z, problem.c).collinear & finite
+            valid = usable & cost.isfinite()
+        translation = frame.radius * t - (R @ frame.centre[..., None]).squeeze(-1)
+        R = _keep(R, usable, valid, torch.eye(3).to(R))
+        translation = _keep(translation, usable, valid, translation.new_tensor([0.0, 0.0, 1.0]))
+        cost = torch.where(usable, cost * frame.total[:, 0] * frame.focal[:, 0] ** 2, torch.inf)
+    batch, dtype = inputs.batch, inputs.dtype
+    return EPnPResult(
+        R.to(dtype).view(*batch, 3, 3),
+        translation.to(dtype).view(*batch, 3),
+        cost.to(dtype).view(batch),
+        valid.view(batch),
+    )
+
+
+def _keep(value: Tensor, usable: Tensor, valid: Tensor, default: Tensor) -> Tensor:
+    """The value, without gradient where it is not valid and replaced where it is not usable."""
+    shape = (-1, *[1] * (value.dim() - 1))
+    value = torch.where(valid.view(shape), value, value.detach())
+    return torch.where(usable.view(shape), value, default)
+
+
+def _pytorch3d(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Rotations and translations of `efficient_pnp`, which takes `K^-1 x` and gives rows, `X_camera = X R + T`."""
+    try:
+        from pytorch3d.ops import efficient_pnp  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(_INSTALL_HINT) from error
+    solution = efficient_pnp(problem.z.mT, rays_of(problem).mT, problem.c)
+    return solution.R.mT, solution.T
