@@ -58,6 +58,7 @@ def f_divergence_loss(
     d = divergences.get(divergence)
     shape = targets.shape if not targets.is_floating_point() else logits.shape[:1] + logits.shape[2:]
     logits, targets = flatten(logits, targets)
+    weight, prior, correction = (None if x is None else x.to(logits) for x in (weight, prior, correction))
     options = {
         "weight": weight,
         "ignore_index": ignore_index,

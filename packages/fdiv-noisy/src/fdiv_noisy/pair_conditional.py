@@ -50,6 +50,7 @@ def pair_conditional_loss(
     own, other = labels.hard, partner[labels.hard]
     alone = own == other
     log_p = logits.log_softmax(1)
+    prior = prior.to(log_p)
     both = log_p.gather(1, torch.stack([own, other], 1))
     log_pair = torch.where(alone, both[:, 0], torch.logaddexp(both[:, 0], both[:, 1]))
     choice = torch.sigmoid(both[:, 0] - both[:, 1])

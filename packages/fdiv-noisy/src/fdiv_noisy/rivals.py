@@ -58,7 +58,7 @@ class LabelLinearLoss(nn.Module, ABC):
         labels = make_labels(
             targets,
             logits,
-            weight=self.weight,
+            weight=None if self.weight is None else self.weight.to(logits),
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )
@@ -148,7 +148,7 @@ class ForwardCorrection(LabelLinearLoss):
 
     def class_values(self, log_p: Tensor) -> Tensor:
         """(N, K)."""
-        return -(log_p.exp() @ self.matrix).clamp_min(FLOOR).log()
+        return -(log_p.exp() @ self.matrix.to(log_p)).clamp_min(FLOOR).log()
 
 
 class BackwardCorrection(LabelLinearLoss):
@@ -168,7 +168,7 @@ class BackwardCorrection(LabelLinearLoss):
 
     def class_values(self, log_p: Tensor) -> Tensor:
         """(N, K)."""
-        return -log_p @ self.inverse.T
+        return -log_p @ self.inverse.to(log_p).T
 
 
 class PeerLoss(LabelLinearLoss):

@@ -51,7 +51,7 @@ def matrix(
     values: Tensor, names: Sequence[str], path: str | os.PathLike[str], *, title: str = "", xlabel: str, ylabel: str
 ) -> None:
     """Draw a (K, K) matrix of shares in [0, 1]; entries are written out for K up to 20."""
-    shown = values.detach().cpu().float()
+    shown = values.detach().cpu().float().numpy()
     k = len(names)
     drawn, axes = figure(max(4.0, 0.45 * min(k, 20)) + 1.5, max(4.0, 0.45 * min(k, 20)) + 0.5)
     axes.imshow(shown, cmap="Blues", vmin=0, vmax=1)

@@ -1,0 +1,247 @@
+"""The entry point, whole: train, resume, evaluate, noise files, bad input, two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from fdiv_noisy import FDivergenceLoss, WarmUp, class_prior
+from fdiv_noisy.cli import main
+from fdiv_noisy.networks import CNN, NETWORKS, PreActResNet18, build
+from fdiv_noisy.noisy_set import load
+from fdiv_noisy.recipes import LOSSES, TrainConfig
+from fdiv_noisy.train import Step, fit_on, make_batches, make_network
+from robustvision_core.run import load_checkpoint, read_metrics
+from robustvision_core.runtime import Runtime
+from torch import nn
+
+SMALL = ["--train-size", "200", "--epochs", "2", "--image-size", "16", "--device", "cpu"]
+
+
+def small(**changes) -> TrainConfig:
+    quick = TrainConfig.PRESETS["quick"]
+    return replace(quick, train_size=200, epochs=2, image_size=16, device="cpu", progress=False, **changes)
+
+
+def test_train_writes_a_run_that_evaluate_reads(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    assert main(["train", *SMALL, "--loss", "kl", "--val-size", "100", "--out", out]) == 0
+    assert "clean test accuracy" in capsys.readouterr().out
+    files = {str(path.relative_to(out)) for path in pathlib.Path(out).rglob("*") if path.is_file()}
+    plots = {"plots/training.png", "plots/confusion.png"}
+    assert files == plots | {"config.json", "metrics.jsonl", "summary.json", "checkpoint.pt", "best.pt"}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    records = read_metrics(out)
+    best = max(records, key=lambda record: record["val_score"])
+    assert summary["selected"]["epoch"] == best["epoch"]
+    assert 0.3 < summary["wrong_labels"] < 0.6
+    assert main(["evaluate", "--run", out, "--which", "best", "--out", str(tmp_path / "c.png")]) == 0
+    accuracy = f"{100 * summary['selected']['accuracy']:.2f} %"
+    assert accuracy in capsys.readouterr().out.splitlines()[-1]
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "loss", [loss for loss in LOSSES if loss not in ("auto", "pair-conditional", "forward", "backward")]
+)
+def test_every_loss_trains(loss: str, tmp_path: pathlib.Path) -> None:
+    assert main(["train", *SMALL, "--loss", loss, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize("loss", ["tv", "forward", "backward"])
+def test_true_correction(loss: str, tmp_path: pathlib.Path) -> None:
+    arguments = ["--loss", loss, "--correction", "true", "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", *SMALL, *arguments]) == 0
+
+
+def weights(folder: pathlib.Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoint.pt")["step"]
+
+
+@pytest.mark.parametrize("product", ["exact", "external"])
+def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path, product: str) -> None:
+    arguments = ["train", *SMALL, "--loss", "kl", "--product", product, "--epochs", "12", "--batch-size", "8"]
+    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "fdiv_noisy", *arguments, "--out", str(tmp_path / "cut")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "cut" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == "fdiv-noisy: stopped\n"
+    assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["progress"]["epoch"] < 12
+    assert main([*arguments, "--out", str(tmp_path / "cut"), "--resume", "True"]) == 0
+    expected, actual = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_noise_make_inspect_and_train_on_the_file(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = str(tmp_path / "labels.pt")
+    assert main(["noise", "make", "--noise", "uniform:0.4", "--out", labels]) == 0
+    assert "% wrong" in capsys.readouterr().out
+    assert main(["noise", "inspect", "--noise", f"file:{labels}", "--plot", str(tmp_path / "t.png")]) == 0
+    written = capsys.readouterr().out
+    assert "1442 labels, 10 classes" in written
+    assert 0.34 < float(written.split("wrong labels: ")[1].split("%")[0]) / 100 < 0.46
+    assert (tmp_path / "t.png").exists()
+    config = small(noise=f"file:{labels}")
+    made = load(config)
+    direct = load(small(noise="uniform:0.4"))
+    assert torch.equal(made.train.labels, direct.train.labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--loss", "klx"], "unknown loss 'klx': did you mean 'kl'?"),
+        (["--noise", "spars-high"], "unknown noise 'spars-high': did you mean 'sparse-high'?"),
+        (["--noise", "uniform:1.5"], "--noise uniform:1.5: "),
+        (["--noise", "uniform:abc"], "--noise uniform:abc: "),
+        (["--noise", "file:/no/such.pt"], "no file /no/such.pt"),
+        (["--noise", "published:r0_2"], "no noise was published for digits"),
+        (["--data", "mnist", "--data-root", "/no/such"], "mnist: found no train-images-idx3-ubyte"),
+        (["--data", "mnst"], "unknown data set 'mnst': did you mean 'mnist'?"),
+        (["--train-size", "9999"], "train_size 9999 and val_size 0 do not fit"),
+        (["--image-size", "8"], "the CNN needs images of at least 16 pixels, got 8"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--resume", "True", "--out", ""], "--resume needs --out"),
+        (["--loss", "tv", "--correction", "/no/such.npy"], "no such file"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--init", "/no/such.pt"], "no checkpoint at /no/such.pt"),
+        (["--network", "resnet50"], "resnet50 needs images of 3 channels"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], message: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["train", *SMALL, "--loss", "kl", "--out", str(tmp_path / "run"), *arguments])
+    errors = capsys.readouterr().err
+    assert status == 2
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_label_files_of_the_wrong_length_or_class_are_refused(tmp_path: pathlib.Path, capsys) -> None:
+    for labels, message in (
+        (torch.zeros(7, dtype=torch.int64), "holds 7 labels"),
+        (torch.full((1442,), 11), "label 11"),
+    ):
+        torch.save({"noise_label_train": labels}, tmp_path / "labels.pt")
+        assert main(["train", *SMALL, "--loss", "kl", "--noise", f"file:{tmp_path / 'labels.pt'}"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_resume_with_another_option_names_the_field(tmp_path: pathlib.Path, capsys) -> None:
+    arguments = ["train", *SMALL, "--loss", "kl", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    assert main([*arguments, "--lr", "0.5", "--resume", "True"]) == 2
+    assert "lr is 0.001 there and 0.5 here" in capsys.readouterr().err
+    assert main(arguments) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_external_product_draws_independent_peers() -> None:
+    config = small(product="external", loss="tv")
+    with Runtime.session("cpu") as runtime:
+        batches = make_batches(config, load(config).train, runtime)
+        batch, peer_images, peer_labels = next(iter(batches.epoch(0)))
+        again = next(iter(batches.epoch(0)))
+    assert batch.images.shape == peer_images.shape
+    assert not torch.equal(batch.images, peer_images)
+    assert not torch.equal(batch.labels, peer_labels)
+    assert torch.equal(peer_images, again.peer_images)
+
+
+def gradients(runtime: Runtime, product: str) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    labels = torch.randint(4, (8,), generator=torch.Generator().manual_seed(1))
+    images = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    prior = class_prior(labels, 4)
+    criterion = WarmUp(nn.CrossEntropyLoss(), FDivergenceLoss("js", "exact", prior), 0 if product == "exact" else 1)
+    step = Step(nn.Sequential(nn.Flatten(), nn.Linear(256, 4)), criterion)
+    wrapped = runtime.wrap(step)
+    rows = torch.arange(8).chunk(runtime.world_size)[runtime.rank]
+    from robustvision_core.data import Batch
+
+    wrapped(Batch(images[rows], labels[rows], rows)).backward()
+    return [p.grad for p in step.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("product", ["exact", "cross-entropy"])
+def test_two_processes_give_one_process_gradients(two_ranks, product: str) -> None:
+    expected = gradients(Runtime(torch.device("cpu")), product)
+    for rank in two_ranks(gradients, product):
+        for actual, reference in zip(rank, expected, strict=True):
+            torch.testing.assert_close(actual, reference, rtol=1e-5, atol=1e-7)
+
+
+def train_on_rank(runtime: Runtime, folder: str) -> tuple[dict, list[dict]]:
+    config = small(loss="kl", out=folder, val_size=64, batch_size=20)
+    torch.manual_seed(0)
+    noisy = load(config)
+    network = make_network(config, noisy.train)
+    network.features[-1].p = 0.0  # type: ignore[union-attr, operator, assignment]  # dropout differs by process
+    prior = class_prior(noisy.train.labels, 10)
+    step = Step(network, WarmUp(nn.CrossEntropyLoss(), FDivergenceLoss("kl", "exact", prior), 1))
+    records = fit_on(config, noisy, runtime, None, step)
+    return step.network.state_dict(), records
+
+
+def test_two_processes_train_as_one(two_ranks, tmp_path: pathlib.Path) -> None:
+    with Runtime.session("cpu") as runtime:
+        expected, records = train_on_rank(runtime, str(tmp_path))
+    for state, ranks_records in two_ranks(train_on_rank, str(tmp_path)):
+        for name, value in expected.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4)
+        for record, reference in zip(ranks_records, records, strict=True):
+            assert record["loss"] == pytest.approx(reference["loss"], abs=1e-4)
+            assert record["val_score"] == pytest.approx(reference["val_score"], abs=1e-3)
+
+
+def test_devices_option_starts_processes(tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "fdiv_noisy", "train", *SMALL, "--loss", "kl", "--devices", "2"]
+    done = subprocess.run(
+        [*command, "--epochs", "1", "--out", str(tmp_path / "run")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("clean test accuracy") == 1
+    assert len(load_checkpoint(tmp_path / "run" / "checkpoint.pt")["rng"]) == 2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_give_logits(name: str) -> None:
+    network = build(name, 3, 32, 7)
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_cnn_is_the_published_one() -> None:
+    shapes = [tuple(p.shape) for p in CNN().parameters()]
+    assert shapes == [(16, 1, 5, 5), (16,), (32, 16, 5, 5), (32,), (10, 512), (10,)]
+
+
+def test_preact_resnet18_has_its_published_size() -> None:
+    # 11.17 million parameters without the final batch norm, whose 2 * 512 come on top
+    published = sum(p.numel() for p in PreActResNet18(final_activation=False).parameters())
+    assert published == 11_171_146
+    assert sum(p.numel() for p in PreActResNet18().parameters()) == published + 1024
+
+
+@pytest.mark.parametrize("name", TrainConfig.PRESETS)
+def test_presets_are_named_after_themselves(name: str) -> None:
+    assert TrainConfig.PRESETS[name].preset == name
