@@ -73,7 +73,7 @@ def _cut(images: Tensor, pad: int, corners: Tensor, mirrored: Tensor | None) -> 
         columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
     rows, columns = rows + corners[:, :1], columns + corners[:, 1:]
     place = rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]
-    # one flat gather: measured twice as fast as unfolding and six times as fast as indexing by four tensors
+    # one flat gather: measured several times faster than indexing by four tensors
     flat = place.reshape(batch, 1, -1).expand(batch, channels, height * width)
     return padded.flatten(2).gather(2, flat).reshape(images.shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import zipfile
 import zlib
@@ -79,24 +80,22 @@ class _Archive:
         if not path.is_file():
             raise DataError(f"there is no file {path}")
         self.path = path
-        self.file = path.open("rb")  # opened here: np.load leaves a broken file open
-        try:
-            opened = np.load(self.file, allow_pickle=False)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(path.open("rb"))  # opened here: np.load leaves a broken file open
+            try:
+                opened = np.load(file, allow_pickle=False)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                raise DataError(f"{path} is truncated or no .npz file: {error}") from error
             if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} holds one bare array: {EXPECTED}")
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            self.file.close()
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path} is truncated or no .npz file: {error}") from error
-        self.opened = opened
+            self.opened = stack.enter_context(opened)
+            self.close = stack.pop_all().close
 
     def __enter__(self) -> _Archive:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.opened.close()
-        self.file.close()
+        self.close()
 
     @property
     def keys(self) -> list[str]:
