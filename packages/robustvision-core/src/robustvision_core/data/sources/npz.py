@@ -81,8 +81,8 @@ class _Archive:
             raise DataError(f"there is no file {path}")
         self.path = path
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(path.open("rb"))  # opened here: np.load leaves a broken file open
             try:
+                file = stack.enter_context(path.open("rb"))  # opened here: np.load leaves a broken file open
                 opened = np.load(file, allow_pickle=False)
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise DataError(f"{path} is truncated or no .npz file: {error}") from error
