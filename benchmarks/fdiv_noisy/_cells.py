@@ -48,10 +48,10 @@ def run_cell(config: TrainConfig) -> dict[str, Any]:
         prepared = time.perf_counter() - started
         step = Step(make_network(config, noisy.train), criterion)
         records = fit_on(config, noisy, runtime, None, step)
-        summary = summarise(confusion_on_test(step.network, noisy.train, noisy.test, runtime), noisy.test.classes)
+        summary = summarise(confusion_on_test(config, step.network, noisy, runtime), noisy.test.classes)
     result = {
         "config": asdict(config),
-        "wrong_labels": float((noisy.train.labels != noisy.clean).float().mean()),
+        "wrong_labels": noisy.wrong_labels,
         **summary,
         "found": str(report) if report is not None else None,
         "structure": report.structure if report is not None else None,

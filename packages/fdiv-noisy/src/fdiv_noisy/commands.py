@@ -85,7 +85,7 @@ def inspect_noise(config: InspectConfig) -> None:
 
 def estimate_noise(config: EstimateConfig) -> None:
     """Print what the labels say of their noise."""
-    train = load(config.train_config(train_size=config.train_size)).train
+    train = load(config.train_config(train_size=config.train_size)).in_memory()
     report = estimate(train.images, train.labels, train.num_classes, transition=True, seed=config.seed)
     sys.stdout.write(f"{report}\n")
     if config.plot:

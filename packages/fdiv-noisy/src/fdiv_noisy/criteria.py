@@ -41,7 +41,7 @@ def build(config: TrainConfig, noisy: NoisySet) -> tuple[WarmUp, NoiseReport | N
         UserError: The loss cannot be had with this correction.
     """
     report = examine(config, noisy)
-    prior = class_prior(noisy.train.labels, noisy.train.num_classes)
+    prior = class_prior(noisy.train.labels, noisy.num_classes)
     if config.loss == "auto":
         assert report is not None
         return choose_loss(report, prior, warmup=max(config.warmup, 1)), report
@@ -70,7 +70,7 @@ def examine(config: TrainConfig, noisy: NoisySet) -> NoiseReport | None:
     needs_transition = config.correction == "estimate" or (config.loss in CORRECTED and config.correction == "none")
     if not needs_report and not needs_transition:
         return None
-    train = noisy.train
+    train = noisy.in_memory()
     return estimate(train.images, train.labels, train.num_classes, transition=needs_transition, seed=config.seed)
 
 
@@ -80,8 +80,10 @@ def _transition(config: TrainConfig, noisy: NoisySet, report: NoiseReport | None
     if config.correction in ("none", "estimate"):
         return None
     if config.correction == "true":
-        return _structured(describe(noisy.train.labels, noisy.clean, noisy.train.num_classes))
-    return _read_matrix(config.correction, noisy.train.num_classes)
+        if noisy.clean is None:
+            raise UserError(f"--correction true needs clean labels, and {config.data} has none")
+        return _structured(describe(noisy.train.labels, noisy.clean, noisy.num_classes))
+    return _read_matrix(config.correction, noisy.num_classes)
 
 
 def _structured(found: NoiseSummary) -> Transition:

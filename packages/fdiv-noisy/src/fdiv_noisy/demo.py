@@ -63,8 +63,8 @@ def run(config: DemoConfig, noise: str, loss: str) -> tuple[float, float]:
         criterion, _ = criteria.build(quick, noisy)
         step = Step(make_network(quick, noisy.train), criterion)
         fit_on(replace(quick, progress=False), noisy, runtime, None, step)
-        found = confusion_on_test(step.network, noisy.train, noisy.test, runtime)
-    return float((noisy.train.labels != noisy.clean).float().mean()), accuracy(found)
+        found = confusion_on_test(quick, step.network, noisy, runtime)
+    return noisy.wrong_labels or 0.0, accuracy(found)
 
 
 def draw(results: dict[str, dict[str, float]], path: pathlib.Path) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from robustvision_core.data import DeviceBatches, ImageSet, channel_stats
+from robustvision_core.data import DeviceBatches, FileBatches, ImageFiles, channel_stats
 from robustvision_core.errors import UserError
 from robustvision_core.metrics import accuracy, confusion_matrix, predict, recalls
 from robustvision_core.runtime import Runtime
 from torch import Tensor, nn
 
 from fdiv_noisy import plots
+from fdiv_noisy.noisy_set import Images, NoisySet, load
 from fdiv_noisy.recipes import TrainConfig
 
 DEAD = 0.05  # recall under which a class counts as never picked up
@@ -39,7 +40,6 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print accuracy and recall of each class."""
-    from fdiv_noisy.noisy_set import load
     from fdiv_noisy.train import load_network, make_network
 
     trained = replace(read_config(config.run), data_root=config.data_root, device=config.device, noise="none", init="")
@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig) -> None:
         noisy = load(trained)
         network = make_network(trained, noisy.train).to(runtime.device)
         load_network(network, pathlib.Path(config.run) / f"{config.which}.pt")
-        found = confusion_on_test(network, noisy.train, noisy.test, runtime)
+        found = confusion_on_test(trained, network, noisy, runtime)
     summary = summarise(found, noisy.test.classes)
     lines = [f"{name:<16} {100 * value:6.2f} %" for name, value in summary["recall"].items()]
     sys.stdout.write("\n".join(["recall", *lines, f"{'accuracy':<16} {100 * summary['accuracy']:6.2f} %"]) + "\n")
@@ -72,12 +72,26 @@ def read_config(folder: str) -> TrainConfig:
     return TrainConfig(**held)
 
 
-def confusion_on_test(network: nn.Module, train: ImageSet, test: ImageSet, runtime: Runtime) -> Tensor:
+def confusion_on_test(config: TrainConfig, network: nn.Module, noisy: NoisySet, runtime: Runtime) -> Tensor:
     """Counts (K, K) of true and predicted classes over the test set, normalised as the training set was."""
-    mean, std = channel_stats(train)
-    batches = DeviceBatches(test, 1000, mean=mean, std=std, device=runtime.device)
-    predicted = predict(network, batches.epoch(0), runtime).argmax(1)
-    return confusion_matrix(predicted, batches.data.labels, test.num_classes).cpu()
+    if isinstance(noisy.train, ImageFiles):
+        like = FileBatches(noisy.train, config.batch_size, image_size=config.image_size)
+        mean, std = like.mean, like.std
+    else:
+        mean, std = channel_stats(noisy.train)
+    batches = ordered_batches(config, noisy.test, mean, std, runtime)
+    predicted = predict(network, batches.epoch(0), runtime).argmax(1).cpu()
+    return confusion_matrix(predicted, noisy.test.labels, noisy.num_classes)
+
+
+def ordered_batches(
+    config: TrainConfig, images: Images, mean: Tensor, std: Tensor, runtime: Runtime
+) -> DeviceBatches | FileBatches:
+    """All images in order, for testing."""
+    if isinstance(images, ImageFiles):
+        size = config.image_size
+        return FileBatches(images, config.batch_size, image_size=size, mean=mean, std=std, device=runtime.device)
+    return DeviceBatches(images, 1000, mean=mean, std=std, device=runtime.device)
 
 
 def summarise(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from robustvision_core import data
-from robustvision_core.data import ImageSet
+from robustvision_core.data import ImageFiles, ImageSet
 from robustvision_core.errors import DataError, UserError, unknown_name
 from robustvision_core.runtime import derive_seed
 from torch import Tensor
@@ -27,6 +27,10 @@ PUBLISHED = {
 MODELS = ("none", *LEVELS, "uniform", "random", "pair", "asymmetric", "instance", "published", "file")
 
 
+Images = ImageSet | ImageFiles
+"""In memory, or a list of files that are decoded as they are needed."""
+
+
 @dataclass(frozen=True)
 class NoisySet:
     """What one run trains, selects and is tested on.
@@ -35,13 +39,33 @@ class NoisySet:
         train: Training images with noisy labels.
         val: Held-out training images with noisy labels; None where none are held out.
         test: Test images with clean labels.
-        clean: (N,) clean labels of ``train``, for reports only.
+        clean: (N,) clean labels of ``train``, for reports only; None where nobody knows them.
     """
 
-    train: ImageSet
-    val: ImageSet | None
-    test: ImageSet
-    clean: Tensor
+    train: Images
+    val: Images | None
+    test: Images
+    clean: Tensor | None
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.train.classes)
+
+    @property
+    def wrong_labels(self) -> float | None:
+        """Share of wrong training labels, where it is known."""
+        return None if self.clean is None else float((self.train.labels != self.clean).float().mean())
+
+    def in_memory(self) -> ImageSet:
+        """The training images as tensors, which examining their labels needs.
+
+        Raises:
+            UserError: They are files.
+        """
+        if isinstance(self.train, ImageFiles):
+            raise UserError("finding the noise needs the images in memory: leave --stream away, or name --loss")
+        return self.train
 
 
 def load(config: TrainConfig) -> NoisySet:
@@ -50,6 +74,8 @@ def load(config: TrainConfig) -> NoisySet:
     Raises:
         UserError: The data, noise or sizes cannot be had; the message says why.
     """
+    if config.stream:
+        return _stream(config)
     sized = {"size" if config.data == "digits" else "image_size": config.image_size}
     options = sized if config.data == "digits" or config.data.startswith("folder:") else {}
     whole, test = (
@@ -66,8 +92,16 @@ def load(config: TrainConfig) -> NoisySet:
         train=data.first(noisy, size),
         val=noisy.take(torch.arange(len(whole) - held, len(whole))) if held else None,
         test=test,
-        clean=whole.labels[:size],
+        clean=None if config.data.startswith("folder:") and config.noise == "none" else whole.labels[:size],
     )
+
+
+def _stream(config: TrainConfig) -> NoisySet:
+    kind, _, path = config.data.partition(":")
+    if kind != "folder" or config.noise != "none" or config.train_size:
+        raise UserError("--stream reads folder:PATH as it is: it takes --noise none and no --train-size")
+    val = data.folder_files(path, "val") if config.val_size else None
+    return NoisySet(data.folder_files(path, "train"), val, data.folder_files(path, "test"), clean=None)
 
 
 def noisy_labels(config: TrainConfig, clean: ImageSet) -> Tensor:

@@ -61,7 +61,10 @@ class TrainConfig:
     train_size: int = 0
     """First so many samples of the training set; 0 takes all that validation leaves."""
     val_size: int = 0
-    """Last so many samples of the training set, with their noisy labels, choose the best epoch; 0 takes the last."""
+    """Last so many samples of the training set, with their noisy labels, choose the best epoch; 0 takes the last epoch.
+    With --stream any number stands for the folder's split val."""
+    stream: bool = False
+    """Decode the images of folder:PATH as they are needed, for sets too large for memory."""
     image_size: int = 28
     """Side in pixels that digits and folder images are loaded at."""
     epochs: int = 8
@@ -175,6 +178,8 @@ TrainConfig.PRESETS = {
         loss="tv",
         network="resnet50",
         image_size=224,
+        stream=True,
+        val_size=1,
         epochs=40,
         batch_size=128,
         lr=0.002,

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
-from robustvision_core.data import Batch, DeviceBatches, ImageSet, affine_augment
+from robustvision_core.data import Batch, DeviceBatches, FileBatches, ImageFiles, affine_augment
 from robustvision_core.errors import UserError
 from robustvision_core.loop import fit
 from robustvision_core.metrics import accuracy, predict
@@ -18,12 +18,14 @@ from robustvision_core.runtime import Runtime, derive_seed
 from torch import Tensor, nn
 
 from fdiv_noisy import criteria, plots
-from fdiv_noisy.evaluate import confusion_on_test, summarise
+from fdiv_noisy.evaluate import confusion_on_test, ordered_batches, summarise
 from fdiv_noisy.losses import FDivergenceLoss
 from fdiv_noisy.networks import build
-from fdiv_noisy.noisy_set import NoisySet, load
+from fdiv_noisy.noisy_set import Images, NoisySet, load
 from fdiv_noisy.recipes import TrainConfig
 from fdiv_noisy.schedules import WarmUp
+
+TrainBatches = DeviceBatches | FileBatches
 
 
 class PeerBatch(NamedTuple):
@@ -43,7 +45,7 @@ class PeerBatch(NamedTuple):
 class PeerBatches:
     """Each batch with the images and labels of two others, drawn in orders of their own."""
 
-    def __init__(self, batches: DeviceBatches, images: DeviceBatches, labels: DeviceBatches) -> None:
+    def __init__(self, batches: TrainBatches, images: TrainBatches, labels: TrainBatches) -> None:
         self.parts = (batches, images, labels)
 
     def __len__(self) -> int:
@@ -104,13 +106,12 @@ def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | No
     if runtime.device.type == "cuda":
         step.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
     optimizer = make_optimizer(config, step)
-    held = None
-    if noisy.val is not None:
-        held = DeviceBatches(noisy.val, 1000, mean=first.mean, std=first.std, device=runtime.device)
+    held = None if noisy.val is None else ordered_batches(config, noisy.val, first.mean, first.std, runtime)
 
     def validate() -> dict[str, float]:
         assert held is not None
-        labels = held.data.labels
+        assert noisy.val is not None
+        labels = noisy.val.labels.to(runtime.device)
         logits = predict(step.network, held.epoch(0), runtime)
         share = float((logits.argmax(1) == labels).float().mean())
         return {"val_score": selection_score(step.criterion.then, logits, labels), "val_noisy_accuracy": share}
@@ -137,13 +138,14 @@ def selection_score(criterion: nn.Module, logits: Tensor, labels: Tensor) -> flo
     return -float(criterion(logits, labels))
 
 
-def make_network(config: TrainConfig, data: ImageSet) -> nn.Module:
+def make_network(config: TrainConfig, data: Images) -> nn.Module:
     """The network of ``config``, with the weights of ``init`` if one is named."""
-    channels, height, width = data.shape
+    side = config.image_size
+    channels, height, width = (3, side, side) if isinstance(data, ImageFiles) else data.shape
     if height != width:
         raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
     try:
-        network = build(config.network, channels, height, data.num_classes)
+        network = build(config.network, channels, height, len(data.classes))
     except ValueError as error:
         raise UserError(str(error)) from error
     if config.init:
@@ -167,7 +169,7 @@ def load_network(network: nn.Module, path: str | pathlib.Path) -> None:
         raise UserError(f"{path} holds another network: {str(error).splitlines()[-1].strip()}") from error
 
 
-def make_batches(config: TrainConfig, data: ImageSet, runtime: Runtime) -> DeviceBatches | PeerBatches:
+def make_batches(config: TrainConfig, data: Images, runtime: Runtime) -> TrainBatches | PeerBatches:
     """Shuffled training batches, with peers for the external product."""
     options: dict[str, Any] = {
         "shuffle": True,
@@ -176,9 +178,17 @@ def make_batches(config: TrainConfig, data: ImageSet, runtime: Runtime) -> Devic
         "augment": affine_augment() if config.augment else None,
         "device": runtime.device,
     }
-    names = ["order"] if config.product != "external" else ["order", "peer images", "peer labels"]
-    made = [DeviceBatches(data, config.batch_size, seed=derive_seed(config.seed, name), **options) for name in names]
-    return PeerBatches(*made) if len(made) == 3 else made[0]
+
+    def make(name: str) -> TrainBatches:
+        seed = derive_seed(config.seed, name)
+        if isinstance(data, ImageFiles):
+            more = {"image_size": config.image_size, "random_crop": True}
+            return FileBatches(data, config.batch_size, seed=seed, **more, **options)
+        return DeviceBatches(data, config.batch_size, seed=seed, **options)
+
+    if config.product != "external":
+        return make("order")
+    return PeerBatches(make("order"), make("peer images"), make("peer labels"))
 
 
 def make_optimizer(config: TrainConfig, step: nn.Module) -> torch.optim.Optimizer:
@@ -209,11 +219,11 @@ def finish(
 ) -> None:
     """Test the last and the selected epoch on clean labels, and write summary and pictures."""
     network = step.network
-    last = confusion_on_test(network, noisy.train, noisy.test, runtime)
+    last = confusion_on_test(config, network, noisy, runtime)
     summary: dict[str, Any] = {
         "loss": config.loss,
         "noise": config.noise,
-        "wrong_labels": float((noisy.train.labels != noisy.clean).float().mean()),
+        "wrong_labels": noisy.wrong_labels,
         "seed": config.seed,
         "final": summarise(last, noisy.test.classes),
     }
@@ -221,7 +231,7 @@ def finish(
         summary["found"] = str(report)
     if run.best_path.exists():
         load_network(network, run.best_path)
-        selected = confusion_on_test(network, noisy.train, noisy.test, runtime)
+        selected = confusion_on_test(config, network, noisy, runtime)
         summary["selected"] = summarise(selected, noisy.test.classes)
         summary["selected"]["epoch"] = load_checkpoint(run.best_path)["record"]["epoch"]
     run.write_summary(summary | {"config": asdict(config)})
