@@ -112,7 +112,8 @@ class MixtureLoss(nn.Module):
         if beta != "auto" and not (isinstance(beta, float | int) and beta > 0):
             raise ValueError(f'beta must be a positive number or "auto", got {beta!r}')
         self.register_buffer("beta", torch.tensor(torch.nan if beta == "auto" else float(beta)))
-        self._measured = beta != "auto"
+        self._measured = beta != "auto"  # a flag on the host, so that no step waits for the device
+        self.register_load_state_dict_post_hook(self._loaded)
 
     def forward(
         self, heatmaps: Tensor, targets: Tensor, projected: Tensor, points: Tensor, valid: Tensor | None = None
@@ -142,9 +143,9 @@ class MixtureLoss(nn.Module):
         self.beta.copy_(a / b.clamp_min(torch.finfo(b.dtype).tiny))
         self._measured = bool(self.beta.isfinite() and self.beta > 0)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self._measured = bool(self.beta.isfinite())
+    @staticmethod
+    def _loaded(loss: MixtureLoss, _: object) -> None:
+        loss._measured = bool(loss.beta.isfinite())
 
 
 def monte_carlo_pose_loss(

@@ -131,7 +131,7 @@ def size_of(size: str | HRNetSize) -> HRNetSize:
 
 
 def initialise(network: nn.Module) -> None:
-    """Normal weights of deviation 0.001 in convolutions, as in the published HRNet; normalisations start as identity."""
+    """Normal weights of deviation 0.001 in convolutions, as in the published HRNet; normalisations are left alone."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.001)

@@ -15,6 +15,7 @@ _MOST_STEPS = 50
 _DEVICE_STEPS = 16  # off the CPU the count is fixed
 _POOR_FIT = 0.25  # residual over the spread of the image points from which another minimum is looked for
 _FEW_POINTS = 5  # up to here several minima are common
+_GROUP = 8  # items; eight of anything in float64 fill whole cache lines
 
 
 def minimise(problem: Problem, R: Tensor, t: Tensor) -> Estimate:
@@ -22,11 +23,12 @@ def minimise(problem: Problem, R: Tensor, t: Tensor) -> Estimate:
     if R.device.type != "cpu":
         return refine(problem, R, t, _DEVICE_STEPS)
     result = refine(problem, R, t, _COMMON_STEPS)
-    slow = (~result.converged).nonzero()[:, 0]
-    if slow.numel():
-        longer = refine(problem.select(slow), result.R[slow], result.t[slow], _MOST_STEPS, warm=True)
-        longer.iterations += result.iterations[slow]
-        _replace(result, slow, longer)
+    slow = ~result.converged
+    if slow.any():
+        part = _groups_with(slow)
+        longer = refine(problem.select(part), result.R[part], result.t[part], _MOST_STEPS, warm=True)
+        longer.iterations += result.iterations[part]
+        _replace(result, part, slow[part], longer)
     return result
 
 
@@ -57,11 +59,12 @@ def solve_auto(problem: Problem, shape: Shape) -> Estimate:
     if shape.flat.device.type != "cpu":
         return best_of(problem, [weak_perspective(problem, shape), *_other_starts(problem, shape)])
     result = minimise(problem, *weak_perspective(problem, shape))
-    hard = (shape.flat | _few(problem) | _poor(problem, result) | ~result.converged).nonzero()[:, 0]
-    if hard.numel():
-        part, first = problem.select(hard), result.select(hard)
-        other = best_of(part, _other_starts(part, shape.select(hard)))
-        _replace(result, hard, other.where(_ranking(other) < _ranking(first), first))
+    hard = shape.flat | _few(problem) | _poor(problem, result) | ~result.converged
+    if hard.any():
+        part = _groups_with(hard)
+        chosen = problem.select(part)
+        other = best_of(chosen, _other_starts(chosen, shape.select(part)))
+        _replace(result, part, hard[part] & (_ranking(other) < _ranking(result.select(part))), other)
     return result
 
 
@@ -85,7 +88,19 @@ def _ranking(found: Estimate) -> Tensor:
     return cost.nan_to_num(nan=torch.inf)
 
 
-def _replace(target: Estimate, index: Tensor, source: Estimate) -> None:
-    """Write the source's items over the target's at these positions."""
+def _groups_with(flags: Tensor) -> Tensor:
+    """Positions of all items in those groups of `_GROUP` neighbours that hold a flagged item.
+
+    Whole groups keep every item's matrices at the same alignment in memory. Matrix products round differently at
+    different alignments, and an item's result must not depend on which other items are flagged.
+    """
+    size = len(flags)
+    padded = torch.nn.functional.pad(flags, (0, -size % _GROUP))
+    groups = padded.view(-1, _GROUP).any(-1).nonzero()
+    return (groups * _GROUP + torch.arange(_GROUP, device=flags.device)).flatten().clamp_max(size - 1)
+
+
+def _replace(target: Estimate, index: Tensor, wanted: Tensor, source: Estimate) -> None:
+    """Write the wanted items of the source over the target's at these positions."""
     for name in target.__dataclass_fields__:
-        getattr(target, name)[index] = getattr(source, name)
+        getattr(target, name)[index[wanted]] = getattr(source, name)[wanted]

@@ -3,7 +3,8 @@
 Points are weighted sums of control points: the centroid, and the columns of the square root of the points' scatter
 added to it, so that they have the object's size and shape; four in space, three in a plane. (The principal axes of the
 paper serve as well, but jump where two of them are equally long.) The control points in the camera frame lie in the
-span of the eigenvectors `v_1 ... v_k` of `M^T M` with the least eigenvalues; their coefficients `beta` keep the control points' distances,
+span of the eigenvectors `v_1 ... v_k` of `M^T M` with the least eigenvalues; their coefficients `beta` keep the
+control points' distances,
 
     min_beta sum_ab (|sum_k beta_k (v_k^a - v_k^b)|^2 - d_ab^2)^2,
 

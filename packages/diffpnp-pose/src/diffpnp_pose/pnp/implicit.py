@@ -133,7 +133,7 @@ class ImplicitPose(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of the four inputs; zero for items that are not valid."""
         pose_bar, R_bar = grad_outputs
         solution: Solution = ctx.solution

@@ -90,9 +90,10 @@ def solve_pnp(
         with torch.no_grad():
             if isinstance(robust, SampleConsensus):
                 fixed = _keep_inliers(fixed, robust)
-                inputs = replace(inputs, c=torch.where(fixed.c == 0, 0.0, inputs.c))
             problem, frame = _with_huber(*normalise(fixed), robust)
             found, solution = _solve(problem, frame, init, inputs)
+        if isinstance(robust, SampleConsensus):
+            inputs = replace(inputs, c=torch.where(fixed.c == 0, 0.0, inputs.c))
         pose, R = _differentiate(inputs, fixed, solution, robust, backward, constraint)
     return _result(inputs, solution, found, pose, R)
 
@@ -146,7 +147,7 @@ def _solve(problem: Problem, frame: Frame, init: Init | Tensor, inputs: Inputs) 
 
 def _search(problem: Problem, frame: Frame, shape: Shape, init: Init | Tensor, inputs: Inputs) -> Estimate:
     if isinstance(init, Tensor):
-        pose = init.detach().to(inputs.x).expand(*inputs.batch, 6).reshape(-1, 6)
+        pose = _start(init, inputs)
         R = so3_exp(torch.where(frame.usable[:, None], pose[:, :3], 0.0))
         t = (pose[:, 3:] + (R @ frame.centre[..., None]).squeeze(-1)) / frame.radius
         return minimise(problem, R, torch.where(frame.usable[:, None], t, t.new_tensor([0.0, 0.0, 4.0])))
@@ -157,6 +158,15 @@ def _search(problem: Problem, frame: Frame, shape: Shape, init: Init | Tensor, i
     if init == "epnp":
         return best_of(problem, [control_point_poses(problem)])
     return solve_auto(problem, shape)
+
+
+def _start(init: Tensor, inputs: Inputs) -> Tensor:
+    """The caller's start poses, `(B, 6)`."""
+    try:
+        return init.detach().to(inputs.x).expand(*inputs.batch, 6).reshape(-1, 6)
+    except RuntimeError:
+        wanted = (*inputs.batch, 6)
+        raise ValueError(f"init must have a shape that expands to {wanted}, got {tuple(init.shape)}") from None
 
 
 def _determined(hessian: Tensor) -> Tensor:
