@@ -16,7 +16,7 @@ from robustvision_core.errors import DataError, UserError, unknown_name
 ROOT_VARIABLE = "ROBUSTVISION_DATA"
 TRAIN_TEST = ("train", "test")
 
-Loader = TypeVar("Loader", bound=Callable[..., ImageSet])
+Loader = TypeVar("Loader", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Source:
 
     about: str
     splits: tuple[str, ...]
-    load: Callable[..., ImageSet]
+    load: Callable[..., Any]
     takes_path: bool
 
     @property
@@ -77,7 +77,11 @@ _SOURCES: dict[str, Source] = {}
 
 
 def register(
-    name: str, about: str, splits: tuple[str, ...] = TRAIN_TEST, takes_path: bool = False
+    name: str,
+    about: str,
+    splits: tuple[str, ...] = TRAIN_TEST,
+    takes_path: bool = False,
+    table: dict[str, Source] | None = None,
 ) -> Callable[[Loader], Loader]:
     """Register the decorated ``load(query, **options) -> ImageSet`` under ``name``.
 
@@ -86,12 +90,14 @@ def register(
         about: One line for lists.
         splits: The splits that it has.
         takes_path: The name is written with a path behind it, as in ``npz:PATH``.
+        table: Where to; None is the table of image sets. Sets of another type have their own.
     """
 
     def add(load: Loader) -> Loader:
-        if name in _SOURCES:
+        sources = _SOURCES if table is None else table
+        if name in sources:
             raise ValueError(f"two data sets are called {name!r}")
-        _SOURCES[name] = Source(about, splits, load, takes_path)
+        sources[name] = Source(about, splits, load, takes_path)
         return load
 
     return add
@@ -99,7 +105,12 @@ def register(
 
 def names() -> dict[str, str]:
     """Every data set and what it is, in one line each; sets that need a path are written ``name:PATH``."""
-    return {f"{name}:PATH" if s.takes_path else name: s.about for name, s in sorted(_sources().items())}
+    return described(_sources())
+
+
+def described(sources: dict[str, Source]) -> dict[str, str]:
+    """What :func:`names` gives, of any table."""
+    return {f"{name}:PATH" if s.takes_path else name: s.about for name, s in sorted(sources.items())}
 
 
 def load(
@@ -123,14 +134,26 @@ def load(
         UserError: No such set, split or option.
         DataError: Files are missing, truncated or hold what they must not; the message names the file.
     """
+    return look_up(_sources(), "data set", name, split, root, download, options)
+
+
+def look_up(
+    sources: dict[str, Source],
+    kind: str,
+    name: str,
+    split: str,
+    root: str | os.PathLike[str] | None,
+    download: bool,
+    options: dict[str, Any],
+) -> Any:
+    """What :func:`load` does, of any table; ``kind`` is what its sets are called in errors."""
     name, colon, path = name.partition(":")
-    sources = _sources()
     if name not in sources:
-        raise unknown_name("data set", name, names())
+        raise unknown_name(kind, name, described(sources))
     source = sources[name]
     if source.takes_path != bool(path):
         expected = f"{name}:PATH" if source.takes_path else name
-        raise UserError(f"data set {name + colon + path!r} is written {expected}")
+        raise UserError(f"{kind} {name + colon + path!r} is written {expected}")
     if split not in source.splits:
         raise unknown_name(f"split of {name}", split, source.splits)
     for option in options:
