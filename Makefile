@@ -49,7 +49,7 @@ bench-%: setup ## run one package's benchmarks, as in `make bench-fdiv-noisy`; t
 wheels: setup ## build every wheel into dist and try each alone in a fresh environment
 	rm -rf dist
 	$(UV) build --quiet --all-packages --wheel --out-dir dist
-	UV=$(UV) $(RUN) -m pytest -m wheels
+	UV=$(UV) $(RUN) -m pytest -m wheels tests/test_wheels.py
 
 docs: setup ## build the documentation site into site/
 	.venv/bin/mkdocs build --quiet --strict
