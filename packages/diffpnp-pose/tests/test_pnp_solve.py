@@ -41,6 +41,15 @@ def test_exact_data_gives_the_true_pose(make_case: Callable[..., Any], n: int, i
     torch.testing.assert_close(so3_exp(result.pose[:, :3]), result.R)
 
 
+@pytest.mark.parametrize("n", [6, 9])
+def test_every_one_of_many_exact_problems_is_solved(make_case: Callable[..., Any], n: int) -> None:
+    case = make_case(1500, n, seed=n)
+    t = case.t * torch.linspace(1, 8, 1500, dtype=torch.float64)[:, None]  # near to far
+    result = solve_pnp(project(case.z, case.R, t, case.K), case.z, case.K)
+    assert result.valid.all()
+    assert degrees(result.R, case.R).max() < 1e-5
+
+
 @pytest.mark.parametrize("n", [4, 9])
 def test_planar_objects_reach_the_global_minimum(make_case: Callable[..., Any], n: int) -> None:
     cv2 = pytest.importorskip("cv2", exc_type=ImportError)

@@ -37,7 +37,7 @@ def best_of(problem: Problem, starts: list[tuple[Tensor, Tensor]]) -> Estimate:
     s, batch = len(starts), starts[0][0].shape[0]
     index = torch.arange(batch, device=starts[0][0].device)
     found = minimise(problem.select(index.repeat(s)), *(torch.cat(part) for part in zip(*starts, strict=True)))
-    return found.select(_ranking(found).view(s, batch).argmin(0) * batch + index)
+    return found.select(_comparable(found).view(s, batch).argmin(0) * batch + index)
 
 
 def solve_weak_perspective(problem: Problem, shape: Shape) -> Estimate:
@@ -64,7 +64,7 @@ def solve_auto(problem: Problem, shape: Shape) -> Estimate:
         part = _groups_with(hard)
         chosen = problem.select(part)
         other = best_of(chosen, _other_starts(chosen, shape.select(part)))
-        _replace(result, part, hard[part] & (_ranking(other) < _ranking(result.select(part))), other)
+        _replace(result, part, hard[part] & (_comparable(other) < _comparable(result)[part]), other)
     return result
 
 
@@ -82,10 +82,8 @@ def _poor(problem: Problem, found: Estimate) -> Tensor:
     return 2 * found.cost > _POOR_FIT**2 * (c * centred * centred).sum((1, 2))
 
 
-def _ranking(found: Estimate) -> Tensor:
-    """Costs, with an unconverged or unusable result behind every other."""
-    cost = torch.where(found.converged, found.cost, found.cost * 2 + 1)
-    return cost.nan_to_num(nan=torch.inf)
+def _comparable(found: Estimate) -> Tensor:
+    return found.cost.nan_to_num(nan=torch.inf)
 
 
 def _groups_with(flags: Tensor) -> Tensor:

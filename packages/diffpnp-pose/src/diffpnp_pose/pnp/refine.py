@@ -89,7 +89,7 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
         turn = cayley(step[:, :3])
         new_R, new_t = turn @ R, t + step[:, 3:]
         trial = linearise(problem, new_R, new_t, exact=i >= cautious - 1)
-        accept = active & (trial.cost <= local.cost * (1 + 1e-12) + 1e-30)
+        accept = active & (trial.cost <= local.cost + _rounding(local.cost))
         R, t = torch.where(accept[:, None, None], new_R, R), torch.where(accept[:, None], new_t, t)
         local = _keep(accept, trial, local)
         count = count + active
@@ -100,6 +100,12 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
         if on_host and not active.any():
             break
     return Estimate(R, t, local.cost, converged, count, local.hessian)
+
+
+def _rounding(cost: Tensor) -> Tensor:
+    """By how much two evaluations of one cost may differ: residuals carry the rounding of coordinates of order one."""
+    eps = 10 * torch.finfo(cost.dtype).eps
+    return eps * (cost + cost.sqrt() + eps)
 
 
 def damped_step(local: Local, damping: Tensor) -> Tensor:
