@@ -1,0 +1,68 @@
+"""How far is each gradient from finite differences of an independent solver?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffpnp_pose import project, so3_exp, solve_pnp
+from geometry import CAMERA
+from measure import save
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+QUESTION = "How far is each gradient from finite differences of scipy's minimiser? (relative, percent)"
+NOTES = """Nine points in a cloud of unit radius at the given distance, 12 problems a row; gradient of a random linear
+function of the pose with respect to all image points. `bpnp` is the constraint of the published code."""
+KINDS = {
+    "exact": {},
+    "gauss_newton": {"backward": "gauss_newton"},
+    "bpnp": {"constraint": "bpnp"},
+    "bpnp faster": {"constraint": "bpnp", "backward": "gauss_newton"},
+}
+
+
+def minimiser(x: np.ndarray, z: np.ndarray, K: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Pose by scipy, from a start."""
+
+    def residual(y: np.ndarray) -> np.ndarray:
+        p = (Rotation.from_rotvec(y[:3]).apply(z) + y[3:]) @ K.T
+        return (p[:, :2] / p[:, 2:] - x).ravel()
+
+    return least_squares(residual, start, jac="3-point", xtol=1e-15, ftol=1e-15, gtol=1e-15, method="lm").x
+
+
+def row(distance: float, noise: float, count: int = 12, h: float = 1e-4) -> dict[str, Any]:
+    """Median relative errors at one distance and noise."""
+    generator = torch.Generator().manual_seed(5)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    z, K = normal(count, 9, 3) / 3**0.5, torch.tensor(CAMERA, dtype=torch.float64)
+    R, t = so3_exp(normal(count, 3)), torch.tensor([0.0, 0.0, distance], dtype=torch.float64).expand(count, 3)
+    x = project(z, R, t, K) + noise * normal(count, 9, 2)
+    up = normal(count, 6)
+    x.requires_grad_()
+    pose = solve_pnp(x, z, K).pose.detach().numpy()
+    expected = torch.zeros_like(x).detach()
+    for b in range(count):
+        for i in range(18):
+            ends = []
+            for sign in (1, -1):
+                moved = x[b].detach().numpy().copy()
+                moved.flat[i] += sign * h
+                ends.append(minimiser(moved, z[b].numpy(), K.numpy(), pose[b]))
+            expected[b].view(-1)[i] = float((ends[0] - ends[1]) @ up[b].numpy()) / (2 * h)
+    result: dict[str, Any] = {"distance": distance, "noise px": noise}
+    for name, options in KINDS.items():
+        found = torch.autograd.grad((solve_pnp(x, z, K, **options).pose * up).sum(), x)[0]  # pyright: ignore
+        error = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
+        result[name] = 100 * error.median().item()
+    return result
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    save("gradient", QUESTION, [row(d, s) for d in (3.0, 5.0, 20.0) for s in (0.0, 0.5, 2.0, 8.0)], NOTES)
