@@ -130,7 +130,7 @@ def test_bad_input_is_one_line_and_status_2(
     assert status == 2
     assert message in errors
     assert errors.count("\n") == 1
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_label_files_of_the_wrong_length_or_class_are_refused(tmp_path: pathlib.Path, capsys) -> None:

@@ -174,7 +174,7 @@ def test_truncated_or_executable_checkpoints_are_refused(tmp_path: pathlib.Path)
 
 
 def test_another_configuration_is_refused_by_field(tmp_path: pathlib.Path) -> None:
-    Run(tmp_path / "run", CONFIG | {"out": "a", "net": {"width": 3}})
+    Run(tmp_path / "run", CONFIG | {"out": "a", "net": {"width": 3}}).begin()
     with pytest.raises(CheckpointError, match=r"net\.width is 3 there and 4 here; seed is 3 there and 4 here"):
         Run(tmp_path / "run", CONFIG | {"seed": 4, "net": {"width": 4}, "out": "b"}, resume=True)
     with pytest.raises(UserError, match="already holds a run"):

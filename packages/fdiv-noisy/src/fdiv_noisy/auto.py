@@ -33,16 +33,15 @@ def auto_loss(
         >>> for epoch in range(epochs):  # doctest: +SKIP
         ...     criterion.set_epoch(epoch)
     """
-    report = estimate(inputs, labels, num_classes, transition=False, **options)
+    report = estimate(inputs, labels, num_classes, refine=False, **options)
     return choose_loss(report, class_prior(labels, num_classes), warmup=warmup), report
 
 
 def choose_loss(report: NoiseReport, prior: Tensor, *, warmup: int = 1) -> WarmUp:
     """The loss for the noise of a report, after ``warmup`` epochs of cross-entropy.
 
-    Sparse noise takes :class:`PairConditionalLoss`, which needs the pairs only. Any other takes the KL loss with its
-    exact product, corrected where the report has a transition: uniform noise leaves its order of classifiers as it is
-    or nearly so, and it learns faster than TV.
+    Sparse noise takes :class:`PairConditionalLoss`, which needs the pairs only; uniform and general noise the KL loss
+    with its exact product, corrected for the estimated noise; labels without noise cross-entropy.
 
     Args:
         report: What :func:`fdiv_noisy.estimate` found.
@@ -51,8 +50,11 @@ def choose_loss(report: NoiseReport, prior: Tensor, *, warmup: int = 1) -> WarmU
     """
     if warmup < 1:
         raise ValueError(f"warmup must be at least 1, got {warmup}: from scratch a class may never be picked up")
-    if report.structure == "sparse":
-        criterion: nn.Module = PairConditionalLoss(report.pairs, prior)
+    criterion: nn.Module
+    if report.structure == "clean":
+        criterion = nn.CrossEntropyLoss()
+    elif report.structure == "sparse":
+        criterion = PairConditionalLoss(report.pairs, prior)
     else:
         criterion = FDivergenceLoss("kl", product="exact", prior=prior, transition=report.transition)
     return WarmUp(nn.CrossEntropyLoss(), criterion, warmup)

@@ -6,13 +6,11 @@ import sys
 from dataclasses import dataclass, replace
 
 from robustvision_core import data
-from robustvision_core.errors import UserError
 
 from fdiv_noisy import noise, plots
 from fdiv_noisy.estimation import estimate
 from fdiv_noisy.noisy_set import load, noisy_labels
 from fdiv_noisy.recipes import TrainConfig
-from fdiv_noisy.transition import as_matrix
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,7 @@ def inspect_noise(config: InspectConfig) -> None:
 def estimate_noise(config: EstimateConfig) -> None:
     """Print what the labels say of their noise."""
     train = load(config.train_config(train_size=config.train_size)).in_memory()
-    report = estimate(train.images, train.labels, train.num_classes, transition=True, seed=config.seed)
+    report = estimate(train.images, train.labels, train.num_classes, seed=config.seed)
     sys.stdout.write(f"{report}\n")
     if config.plot:
-        if report.transition is None:
-            raise UserError("no transition matrix was estimated, so there is none to draw")
-        plots.transition(as_matrix(report.transition), train.classes, config.plot, f"{config.data}: estimated noise")
+        plots.transition(report.matrix(), train.classes, config.plot, f"{config.data}: estimated noise")

@@ -53,7 +53,7 @@ def build(config: TrainConfig, noisy: NoisySet) -> tuple[WarmUp, NoiseReport | N
         )
     elif config.loss == "pair-conditional":
         assert report is not None
-        if report.pairs is None or len(report.pairs) == 0:
+        if len(report.pairs) == 0:
             raise UserError(f"pair-conditional needs labels that flip in pairs, but the noise looks {report.structure}")
         criterion, warmup = PairConditionalLoss(report.pairs, prior), max(warmup, 1)
     elif config.loss in CORRECTED:
@@ -71,7 +71,7 @@ def examine(config: TrainConfig, noisy: NoisySet) -> NoiseReport | None:
     if not needs_report and not needs_transition:
         return None
     train = noisy.in_memory()
-    return estimate(train.images, train.labels, train.num_classes, transition=needs_transition, seed=config.seed)
+    return estimate(train.images, train.labels, train.num_classes, refine=needs_transition, seed=config.seed)
 
 
 def _transition(config: TrainConfig, noisy: NoisySet, report: NoiseReport | None) -> Transition | None:

@@ -153,8 +153,10 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     training = Training(step, optimizer, runtime, run, scheduler, Progress())
-    if run is not None and run.resume:
-        training.load()
+    if run is not None:
+        run.begin()
+        if run.resume:
+            training.load()
     records = run.metrics() if run is not None else []
     with _stop_signal() as stopped:
         while training.progress.epoch < epochs:

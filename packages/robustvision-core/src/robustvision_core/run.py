@@ -50,10 +50,13 @@ class Run:
             if not held.exists():
                 raise UserError(f"nothing to resume in {self.folder}: it has no config.json")
             check_same_config(json.loads(held.read_text(encoding="utf-8")), self.config, str(self.folder))
-        elif writes:
-            if held.exists():
-                raise UserError(f"{self.folder} already holds a run: give another --out, or --resume to go on with it")
-            write_json(held, self.config)
+        elif writes and held.exists():
+            raise UserError(f"{self.folder} already holds a run: give another --out, or --resume to go on with it")
+
+    def begin(self) -> None:
+        """Write ``config.json``. Nothing is written before, so that a run refused for bad input leaves no folder."""
+        if self.writes and not self.resume:
+            write_json(self.folder / "config.json", self.config)
 
     @property
     def checkpoint_path(self) -> pathlib.Path:
