@@ -111,6 +111,14 @@ Transition = NoiseModel | Tensor
 """A noise model: :class:`Uniform`, :class:`Sparse`, or any row-stochastic (K, K) matrix."""
 
 
+def check_classes(labels: Tensor, num_classes: int) -> None:
+    """Raise ValueError unless ``labels`` are int64 in 0..num_classes-1."""
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be int64, got {labels.dtype}")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+
+
 def check_pairs(pairs: Tensor, num_classes: int) -> None:
     """Raise ValueError unless ``pairs`` (P, 2) are disjoint pairs of classes below ``num_classes``."""
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype != torch.int64:

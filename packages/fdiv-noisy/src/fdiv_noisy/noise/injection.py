@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fdiv_noisy.transition import Transition, as_matrix
+from fdiv_noisy.transition import Transition, as_matrix, check_classes
 
 
 def corrupt(
@@ -91,14 +91,6 @@ def instance_dependent(
         chances[:, c] = 1 - flip[rows]
         noisy[rows] = _choose(chances.cumsum(1), _uniform01(rows, generator)[:, None])[:, 0]
     return noisy
-
-
-def check_classes(labels: Tensor, num_classes: int) -> None:
-    """Raise ValueError unless ``labels`` are int64 in 0..num_classes-1."""
-    if labels.dtype != torch.int64:
-        raise ValueError(f"labels must be int64, got {labels.dtype}")
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
 
 
 def _sampled(labels: Tensor, matrix: Tensor, generator: torch.Generator | None) -> Tensor:

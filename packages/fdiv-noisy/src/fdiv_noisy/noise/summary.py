@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fdiv_noisy.estimation.matching import best_pairs
-from fdiv_noisy.noise.injection import check_classes
-from fdiv_noisy.transition import fit_sparse, fit_uniform
+from fdiv_noisy.estimation.pairs import find_pairs
+from fdiv_noisy.transition import check_classes, fit_sparse, fit_uniform
 
 SHOWN_CLASSES = 20
 
@@ -23,7 +22,7 @@ class NoiseSummary:
         rate: Share of wrong labels; None without clean labels, as are the following.
         transition: (K, K) share of class i's samples that are labelled j; a class without samples has an identity row.
         uniform_residual: L1 distance of the transition to its uniform fit over its off-diagonal mass.
-        pairs: (P, 2) pairs that hold most of the off-diagonal mass.
+        pairs: (P, 2) classes that flip into each other far more than into any other class.
         sparse_residual: As ``uniform_residual``, for the sparse fit on ``pairs``.
     """
 
@@ -73,7 +72,7 @@ def describe(noisy: Tensor, clean: Tensor | None = None, num_classes: int | None
     joint = confusion(clean, noisy, num_classes)
     transition = joint / joint.sum(1, keepdim=True).clamp_min(1)
     transition += (joint.sum(1) == 0).to(transition.dtype).diag()
-    pairs = best_pairs(transition)
+    pairs = find_pairs(transition).pairs
     return NoiseSummary(
         counts,
         rate=float((noisy != clean).double().mean()),
