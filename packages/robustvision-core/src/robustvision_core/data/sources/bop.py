@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustvision_core.data.archives import read_members
+from robustvision_core.data.pinhole import nearest_rotation
 from robustvision_core.data.pose_registry import register_poses
-from robustvision_core.data.poses import PoseObject, PoseSet, nearest_rotation
+from robustvision_core.data.poses import PoseObject, PoseSet
 from robustvision_core.data.registry import Query
+from robustvision_core.data.sources.bop_files import BopFiles
 from robustvision_core.data.sources.ply import read_ply
 from robustvision_core.data.sources.pose_images import MAX_GIB, decode_within
 from robustvision_core.errors import DataError
 
 MILLIMETRE = 1e-3
 LMO_NAMES = {1: "ape", 5: "can", 6: "cat", 8: "driller", 9: "duck", 10: "eggbox", 11: "glue", 12: "holepuncher"}
-_TOP = re.compile(r"(train|val|test|models)[^/]*/|[^/]+$")  # what stands at the top of a data set
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def load_bop(
         models: ``models``, ``models_eval`` or another; empty takes the first of ``models_eval`` and ``models``.
         max_gib: Largest size of the images in memory, in GiB.
     """
-    files = _Files.at(pathlib.Path(query.path).expanduser())
+    files = BopFiles.at(pathlib.Path(query.path).expanduser())
     return read_bop(files, query.title, folder or query.split, objects, min_visib, models, max_gib)
 
 
@@ -76,81 +73,17 @@ def load_lmo(query: Query, objects: Sequence[int] = (), min_visib: float = 0.1, 
     """LM-O from a folder ``lmo`` or ``lmo*.zip`` below the data root or its ``pose``; see :func:`load_bop`."""
     for place in (query.root / "pose", query.root / "lmo", query.root):
         if (place / "lmo" / "test").is_dir():
-            files = _Files.at(place / "lmo")
+            files = BopFiles.at(place / "lmo")
         elif archives := sorted(place.glob("lmo*.zip")):
-            files = _Files(archives, str(place / "lmo*.zip"))
+            files = BopFiles(archives, str(place / "lmo*.zip"))
         else:
             continue
         return read_bop(files, query.title, query.split, objects, min_visib, models, names=LMO_NAMES)
     raise query.missing("lmo/test or lmo*.zip", query.root / "pose")
 
 
-class _Files:
-    """The files of a data set by their path below its top folder, in a folder or in zips."""
-
-    def __init__(self, sources: list[pathlib.Path], about: str) -> None:
-        self.about = about
-        self.name = sources[0].stem
-        self._where: dict[str, tuple[pathlib.Path, str]] = {}
-        for source in sources:
-            for member in _list(source):
-                name = member
-                if not _TOP.match(member):  # archives of BOP begin with the data set's name or without it
-                    self.name, _, name = member.partition("/")
-                self._where.setdefault(name, (source, member))
-
-    @property
-    def names(self) -> list[str]:
-        """All of them, sorted."""
-        return sorted(self._where)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
-
-    @classmethod
-    def at(cls, path: pathlib.Path) -> _Files:
-        """Of a data set's folder, a zip, or a folder of zips."""
-        if path.is_file():
-            return cls([path], str(path))
-        if not path.is_dir():
-            raise DataError(f"there is no folder or zip {path}")
-        archives = [] if any(path.glob("*/*/scene_gt.json")) else sorted(path.glob("*.zip"))
-        return cls(archives or [path], str(path))
-
-    def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The contents of files, each archive read once."""
-        held: dict[str, bytes] = {}
-        by_source: dict[pathlib.Path, dict[str, str]] = {}
-        for name in names:
-            source, member = self._where[name]
-            by_source.setdefault(source, {})[member] = name
-        for source, members in by_source.items():
-            if source.is_dir():
-                held |= {name: (source / member).read_bytes() for member, name in members.items()}
-            else:
-                read = read_members(source, members.__contains__)
-                held |= {members[member]: raw for member, raw in read.items()}
-        return held
-
-    def sources(self, names: Sequence[str]) -> list[pathlib.Path | bytes]:
-        """Paths where the files lie in a folder, else their contents: what decoding takes."""
-        if all(self._where[name][0].is_dir() for name in names):
-            return [self._where[name][0] / name for name in names]
-        held = self.read(names)
-        return [held[name] for name in names]
-
-    def json(self, name: str) -> Any:
-        """A parsed file; {} where it is missing."""
-        if name not in self._where:
-            return {}
-        try:
-            return json.loads(self.read([name])[name])
-        except ValueError as error:
-            raise DataError(f"{self.about}: {name} is no JSON: {error}") from error
-
-
 def read_bop(
-    files: _Files,
+    files: BopFiles,
     title: str,
     folder: str,
     objects: Sequence[int] = (),
@@ -161,10 +94,10 @@ def read_bop(
 ) -> PoseSet:
     """All annotated objects of the scenes in one folder.
 
-    Millimetres become metres, and matrices the nearest rotations (LM-O's are scaled by up to 0.5 %). Intrinsics are taken
-    as they are: the boxes that BOP's toolkit drew for LM-O agree with pixel centres at (column + 1/2, row + 1/2) to 0.01
-    pixel on average over 1,422 objects. A box [x, y, w, h] there ends at its last pixel's number, so that here it is
-    (x, y, x + w + 1, y + h + 1).
+    Millimetres become metres, and matrices the nearest rotations (LM-O's are scaled by up to 0.5 %). Intrinsics are
+    taken as they are: the boxes that BOP's toolkit drew for LM-O agree with pixel centres at (column + 1/2, row + 1/2)
+    to 0.01 pixel on average over 1,422 objects. A box [x, y, w, h] there ends at its last pixel's number, so that here
+    it is (x, y, x + w + 1, y + h + 1).
 
     Keypoints are those of ``kpts3d.json`` (``{data set: {object: [[x, y, z], ...]}}``) where the set has such a file,
     else the centre and the corners of the model's box. An item's id is
@@ -209,7 +142,7 @@ def read_bop(
     )
 
 
-def _scenes(files: _Files, folder: str) -> list[str]:
+def _scenes(files: BopFiles, folder: str) -> list[str]:
     found = [name.removesuffix("/scene_gt.json") for name in files.names if name.endswith("/scene_gt.json")]
     scenes = [scene for scene in found if scene.split("/")[0] == folder]
     if not scenes:
@@ -220,7 +153,7 @@ def _scenes(files: _Files, folder: str) -> list[str]:
     return scenes
 
 
-def _read_scene(files: _Files, scene: str, objects: Sequence[int], min_visib: float) -> list[_Item]:
+def _read_scene(files: BopFiles, scene: str, objects: Sequence[int], min_visib: float) -> list[_Item]:
     truth, cameras, info = (files.json(f"{scene}/scene_{part}.json") for part in ("gt", "camera", "gt_info"))
     items = []
     try:
@@ -238,7 +171,7 @@ def _read_scene(files: _Files, scene: str, objects: Sequence[int], min_visib: fl
     return items
 
 
-def _objects(files: _Files, numbers: list[int], models: str, names: dict[int, str]) -> tuple[PoseObject, ...]:
+def _objects(files: BopFiles, numbers: list[int], models: str, names: dict[int, str]) -> tuple[PoseObject, ...]:
     folders = [models] if models else ["models_eval", "models"]
     folder = next((f for f in folders if f"{f}/models_info.json" in files), "")
     if not folder:
@@ -263,7 +196,7 @@ def _objects(files: _Files, numbers: list[int], models: str, names: dict[int, st
     return tuple(kinds)
 
 
-def _given_keypoints(files: _Files, numbers: list[int]) -> dict[str, list[list[float]]]:
+def _given_keypoints(files: BopFiles, numbers: list[int]) -> dict[str, list[list[float]]]:
     """Those of ``kpts3d.json``, which may hold other data sets besides; none where it lacks an object."""
     held = files.json("kpts3d.json").get(files.name, {})
     return held if all(str(number) in held for number in numbers) else {}
@@ -276,7 +209,7 @@ def _box_points(about: dict[str, float]) -> list[list[float]]:
     return [[at + share * side for at, share, side in zip(low, which, size, strict=True)] for which in shares]
 
 
-def _image(files: _Files, folder: str, scene: int, image: int) -> str:
+def _image(files: BopFiles, folder: str, scene: int, image: int) -> str:
     for kind in ("rgb", "gray"):
         for suffix in ("jpg", "png", "tif"):
             name = f"{folder}/{scene:06d}/{kind}/{image:06d}.{suffix}"
@@ -296,11 +229,3 @@ def _numbers(values: list[list[float]], length: int) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).view(-1, length)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"a list in the annotations is not {length} numbers: {error}") from error
-
-
-def _list(source: pathlib.Path) -> list[str]:
-    if source.is_dir():
-        return [path.relative_to(source).as_posix() for path in source.rglob("*.*") if path.is_file()]
-    names: list[str] = []
-    read_members(source, lambda name: bool(names.append(name)))  # wants none, sees all
-    return names
