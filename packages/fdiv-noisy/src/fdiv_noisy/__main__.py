@@ -1,4 +1,4 @@
-"""``python -m fdiv_noisy``."""
+"""`python -m fdiv_noisy`."""
 
 import sys
 

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 
 def as_hf_loss(criterion: nn.Module, ignore_index: int = -100) -> Callable[..., Tensor]:
-    """A loss for ``transformers.Trainer(compute_loss_func=...)``.
+    """A loss for `transformers.Trainer(compute_loss_func=...)`.
 
     Args:
-        criterion: A loss of this package with ``reduction="mean"``.
+        criterion: A loss of this package with `reduction="mean"`.
         ignore_index: Labels of this value are not counted.
 
     Returns:
-        ``loss(outputs, labels, num_items_in_batch=None, **_)``. ``outputs`` has ``logits`` as an attribute or key, or
-        is a tuple that starts with them. With ``num_items_in_batch``, which the Trainer gives under gradient
+        `loss(outputs, labels, num_items_in_batch=None, **_)`. `outputs` has `logits` as an attribute or key, or
+        is a tuple that starts with them. With `num_items_in_batch`, which the Trainer gives under gradient
         accumulation, the batch's mean is weighted by its share of those items.
     """
 

@@ -23,10 +23,10 @@ def auto_loss(
         labels: (N,) int64 noisy labels.
         num_classes: K.
         warmup: Epochs of cross-entropy before the loss, at least 1.
-        options: Those of :func:`fdiv_noisy.estimate`, such as ``probs``, ``make_model`` or ``seed``.
+        options: Those of `fdiv_noisy.estimate`, such as `probs`, `make_model` or `seed`.
 
     Returns:
-        The loss, to be told the epoch with ``set_epoch``, and the report of what was found, which prints readably.
+        The loss, to be told the epoch with `set_epoch`, and the report of what was found, which prints readably.
 
     Example:
         >>> criterion, report = auto_loss(images, labels, 10)  # doctest: +SKIP
@@ -38,13 +38,13 @@ def auto_loss(
 
 
 def choose_loss(report: NoiseReport, prior: Tensor, *, warmup: int = 1) -> WarmUp:
-    """The loss for the noise of a report, after ``warmup`` epochs of cross-entropy.
+    """The loss for the noise of a report, after `warmup` epochs of cross-entropy.
 
-    Sparse noise takes :class:`PairConditionalLoss`, which needs the pairs only; uniform and general noise the KL loss
+    Sparse noise takes `PairConditionalLoss`, which needs the pairs only; uniform and general noise the KL loss
     with its exact product, corrected for the estimated noise; labels without noise cross-entropy.
 
     Args:
-        report: What :func:`fdiv_noisy.estimate` found.
+        report: What `fdiv_noisy.estimate` found.
         prior: (K,) shares of the noisy labels.
         warmup: Epochs of cross-entropy, at least 1.
     """

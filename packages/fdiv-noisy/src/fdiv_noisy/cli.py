@@ -1,4 +1,4 @@
-"""The command line; needs ``pip install "fdiv-noisy[train]"`` for all but its help."""
+"""The command line; needs `pip install "fdiv-noisy[train]"` for all but its help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run ``fdiv-noisy`` and return its exit status."""
+    """Run `fdiv-noisy` and return its exit status."""
     try:
         from robustvision_core.cli import dispatch
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""``fdiv-noisy noise make``, ``noise inspect`` and ``estimate``."""
+"""`fdiv-noisy noise make`, `noise inspect` and `estimate`."""
 
 from __future__ import annotations
 

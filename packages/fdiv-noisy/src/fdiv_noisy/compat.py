@@ -1,10 +1,10 @@
 r"""The forms that were published with the paper where they differ from the right ones, for comparison only.
 
-* ``PUBLISHED["reverse_kl"]``, ``["sq_hellinger"]`` and ``["neyman"]`` write :math:`e^{x}` where f-GAN has
-  :math:`e^{-v}`. Their gradient lowers the probability of the given label: minimising them trains a classifier that
+* `PUBLISHED["reverse_kl"]`, `["sq_hellinger"]` and `["neyman"]` write $e^{x}$ where f-GAN has
+  $e^{-v}$. Their gradient lowers the probability of the given label: minimising them trains a classifier that
   avoids it.
-* ``PUBLISHED["jeffrey"]`` takes the conjugate's third-order Taylor polynomial (at most 0.018 off on [-1, 1]).
-* :class:`SparseWithoutMembership` subtracts the bias of every pair from every sample. Only the sample's own pair has
+* `PUBLISHED["jeffrey"]` takes the conjugate's third-order Taylor polynomial (at most 0.018 off on [-1, 1]).
+* `SparseWithoutMembership` subtracts the bias of every pair from every sample. Only the sample's own pair has
   one: with ten classes this over-corrects four to five times.
 """
 
@@ -42,12 +42,12 @@ PUBLISHED: dict[str, Divergence] = {
     ),
     "jeffrey": dataclasses.replace(JEFFREY, name="jeffrey (published)", conjugate_g=_jeffrey_taylor),
 }
-"""The published divergences that differ, by name; give one to :class:`fdiv_noisy.FDivergenceLoss`."""
+"""The published divergences that differ, by name; give one to `fdiv_noisy.FDivergenceLoss`."""
 
 
 @dataclass(frozen=True, eq=False)
 class SparseWithoutMembership:
-    """The published sparse correction, a ``transition`` for :class:`fdiv_noisy.FDivergenceLoss`.
+    """The published sparse correction, a `transition` for `fdiv_noisy.FDivergenceLoss`.
 
     Attributes:
         noise: The sparse noise model.
@@ -60,7 +60,7 @@ class SparseWithoutMembership:
         return self.noise.matrix()
 
     def coefficients(self) -> Tensor:
-        """The (K, K) correction :math:`I - 1 b^T`, b holding every pair's rates."""
+        """The (K, K) correction $I - 1 b^T$, b holding every pair's rates."""
         i, j = self.noise.pairs.unbind(1)
         a, b = self.noise.rates.unbind(1)
         bias = torch.zeros(self.noise.num_classes, dtype=a.dtype, device=a.device)

@@ -1,15 +1,15 @@
 r"""Eight f-divergences in variational form.
 
-:math:`D_f(P\|Q) = \sum q\, f(p/q) = \sup_g E_P[g] - E_Q[f^*(g)]`, with :math:`f` convex, :math:`f(1)=0`, on
-:math:`v \ge 0` (Nowozin et al. 2016; Wei and Liu 2021, equation 2 and table 1). The supremum is reached at
-:math:`g^*(r) = f'(r)` of the density ratio r. Training fixes g instead (Wei and Liu 2021, tips of algorithm 1): each
-divergence has an increasing :math:`g_f(v)` of the predicted probability v, whose conjugate :math:`f^*(g_f(v))` is
+$D_f(P\|Q) = \sum q\, f(p/q) = \sup_g E_P[g] - E_Q[f^*(g)]$, with $f$ convex, $f(1)=0$, on
+$v \ge 0$ (Nowozin et al. 2016; Wei and Liu 2021, equation 2 and table 1). The supremum is reached at
+$g^*(r) = f'(r)$ of the density ratio r. Training fixes g instead (Wei and Liu 2021, tips of algorithm 1): each
+divergence has an increasing $g_f(v)$ of the predicted probability v, whose conjugate $f^*(g_f(v))$ is
 finite for every v, in closed form, so that nothing is clamped.
 
 Table 1 of Wei and Liu prints three entries that do not fit their own conjugates. Here the matching ones stand:
-J-S without the factor one half (it is twice the Jensen-Shannon divergence), Pearson as :math:`\sum (p-q)^2/q`, and
-the TV optimum as :math:`\frac12 \mathrm{sign}(r - 1)`. The fixed g of reverse KL, squared Hellinger and Neyman are
-f-GAN's; the forms published with the paper for these three reward the wrong label (see :mod:`fdiv_noisy.compat`).
+J-S without the factor one half (it is twice the Jensen-Shannon divergence), Pearson as $\sum (p-q)^2/q$, and
+the TV optimum as $\frac12 \mathrm{sign}(r - 1)$. The fixed g of reverse KL, squared Hellinger and Neyman are
+f-GAN's; the forms published with the paper for these three reward the wrong label (see `fdiv_noisy.compat`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Divergence:
     r"""One f-divergence; every function is elementwise on tensors of any shape.
 
     Attributes:
-        name: Its key in :data:`DIVERGENCES`.
-        f: The generator :math:`f(v)`, v > 0.
-        conjugate: :math:`f^*(u) = \sup_{v \ge 0} uv - f(v)`, for u in ``domain``.
+        name: Its key in `DIVERGENCES`.
+        f: The generator $f(v)$, v > 0.
+        conjugate: $f^*(u) = \sup_{v \ge 0} uv - f(v)$, for u in `domain`.
         domain: Smallest and largest u with a finite conjugate that a g may take.
-        optimal_g: :math:`g^*(r) = f'(r)` of the density ratio r > 0.
-        g: The fixed, increasing :math:`g_f(v)` of a probability v that training uses.
-        conjugate_g: :math:`f^*(g_f(v))` in closed form.
+        optimal_g: $g^*(r) = f'(r)$ of the density ratio r > 0.
+        g: The fixed, increasing $g_f(v)$ of a probability v that training uses.
+        conjugate_g: $f^*(g_f(v))$ in closed form.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Divergence:
     conjugate_g: ElementWise
 
     def between(self, p: Tensor, q: Tensor) -> Tensor:
-        """:math:`D_f(P\\|Q)` of distributions over the last dimension, p and q > 0 of shape (..., Z); gives (...)."""
+        """$D_f(P\\|Q)$ of distributions over the last dimension, p and q > 0 of shape (..., Z); gives (...)."""
         return (q * self.f(p / q)).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""``fdiv-noisy evaluate``: a trained classifier on clean labels."""
+"""`fdiv-noisy evaluate`: a trained classifier on clean labels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Labels as mass: what a batch's targets, class weights, smoothing and bias correction amount to.
 
 Every loss here is linear in the label, so hard labels, soft labels, label smoothing, class weights and bias
-correction are all one thing: each sample n has a weight :math:`w_n` and label mass :math:`m_{nk}` over the classes.
+correction are all one thing: each sample n has a weight $w_n$ and label mass $m_{nk}$ over the classes.
 A hard label keeps its index instead of the mass, which saves the (N, K) matrix.
 """
 
@@ -16,7 +16,7 @@ SMALLEST = 1e-30  # far below any sum of weights, far above the smallest float32
 
 
 class Labels(NamedTuple):
-    """A batch's labels: either ``hard`` or ``mass`` is given.
+    """A batch's labels: either `hard` or `mass` is given.
 
     Attributes:
         hard: (N,) int64 class indices, 0 where ignored.
@@ -29,7 +29,7 @@ class Labels(NamedTuple):
     weight: Tensor
 
     def contract(self, values: Tensor) -> Tensor:
-        """Weighted value (N,) of each sample's own label, from ``values`` (N, K) of every label."""
+        """Weighted value (N,) of each sample's own label, from `values` (N, K) of every label."""
         if self.hard is not None:
             return self.weight * values.gather(1, self.hard[:, None])[:, 0]
         assert self.mass is not None
@@ -43,7 +43,7 @@ class Labels(NamedTuple):
         return self.mass.sum(0)
 
     def rolled(self, shift: Tensor) -> Labels:
-        """The labels of the samples ``shift`` (0-dim int64, on the CPU) places before, cyclically."""
+        """The labels of the samples `shift` (0-dim int64, on the CPU) places before, cyclically."""
         if torch.compiler.is_compiling():  # a Python number would end the graph
             n = self.weight.numel()
             order = (torch.arange(n, device=self.weight.device) - shift) % n
@@ -54,7 +54,7 @@ class Labels(NamedTuple):
         return Labels(hard, mass, self.weight.roll(places, 0))
 
     def mean(self, values: Tensor) -> Tensor:
-        """Sum of already weighted ``values`` (N,) over the summed weight; 0 where no sample counts."""
+        """Sum of already weighted `values` (N,) over the summed weight; 0 where no sample counts."""
         return values.sum() / self.weight.sum().clamp_min(SMALLEST)
 
 
@@ -93,7 +93,7 @@ def make_labels(
     label_smoothing: float = 0.0,
     coefficients: Tensor | None = None,
 ) -> Labels:
-    """The label mass of flattened ``targets`` (N,) int64 or (N, K) probabilities, for ``logits`` (N, K).
+    """The label mass of flattened `targets` (N,) int64 or (N, K) probabilities, for `logits` (N, K).
 
     Args:
         targets: Class indices or probabilities.
@@ -101,7 +101,7 @@ def make_labels(
         weight: (K,) weight of each class; samples are drawn that much more often, so to speak.
         ignore_index: Hard labels of this value have weight 0.
         label_smoothing: Share of the mass spread evenly over all classes, in [0, 1].
-        coefficients: (K, K) bias correction: a label k stands for row k's mass (see ``transition.coefficients``).
+        coefficients: (K, K) bias correction: a label k stands for row k's mass (see `transition.coefficients`).
     """
     k = logits.shape[1]
     if targets.is_floating_point():
@@ -130,7 +130,7 @@ def make_labels(
 
 
 def reduce(values: Tensor, labels: Labels, reduction: str, shape: torch.Size) -> Tensor:
-    """Weighted values (N,) reduced as nn.CrossEntropyLoss does: ``none`` gives ``shape``, the others 0-dim."""
+    """Weighted values (N,) reduced as nn.CrossEntropyLoss does: `none` gives `shape`, the others 0-dim."""
     if reduction == "none":
         return values.view(shape)
     return values.sum() if reduction == "sum" else labels.mean(values)
@@ -156,7 +156,7 @@ def check_options(reduction: str, label_smoothing: float, weight: Tensor | None)
 
 
 def class_prior(labels: Tensor, num_classes: int, ignore_index: int = -100) -> Tensor:
-    """Share (K,) float32 of each class among integer ``labels`` of any shape."""
+    """Share (K,) float32 of each class among integer `labels` of any shape."""
     labels = labels.flatten()
     counts = torch.bincount(labels[labels != ignore_index], minlength=num_classes)
     return counts.float() / counts.sum().clamp_min(1)

@@ -1,15 +1,15 @@
-r"""The f-divergence loss: a drop-in for ``nn.CrossEntropyLoss`` that needs no noise rate.
+r"""The f-divergence loss: a drop-in for `nn.CrossEntropyLoss` that needs no noise rate.
 
 For a classifier's probabilities p(x) the loss is (Wei and Liu 2021, algorithm 1, with fixed g)
 
-.. math:: L = -E_{(x, y)}[g_f(p_y(x))] + \alpha\, E_{x,\, y^\circ}[f^*(g_f(p_{y^\circ}(x)))]
+$$L = -E_{(x, y)}[g_f(p_y(x))] + \alpha\, E_{x,\, y^\circ}[f^*(g_f(p_{y^\circ}(x)))]$$
 
 where (x, y) is a sample with its label (the joint term) and y° an independent label (the product term). At
-:math:`\alpha = 1` it is minus the variational difference, bounded in both directions, with bounded gradients.
+$\alpha = 1$ it is minus the variational difference, bounded in both directions, with bounded gradients.
 
 Total variation is robust to uniform off-diagonal noise without any correction (theorem 7: noisy objective =
-:math:`(1 - \sum_j e_j)` times the clean one). It is **not** robust to sparse pair noise with more than two classes:
-give ``transition``, or use :class:`fdiv_noisy.PairConditionalLoss`, which needs the pairs only.
+$(1 - \sum_j e_j)$ times the clean one). It is **not** robust to sparse pair noise with more than two classes:
+give `transition`, or use `fdiv_noisy.PairConditionalLoss`, which needs the pairs only.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def f_divergence_loss(
     peer_targets: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The f-divergence loss of logits (B, K) or (B, K, d1, ...); see :class:`FDivergenceLoss` for the arguments.
+    """The f-divergence loss of logits (B, K) or (B, K, d1, ...); see `FDivergenceLoss` for the arguments.
 
     Args:
-        correction: (K, K) bias correction as :func:`fdiv_noisy.transition.coefficients` gives it.
-        peer_logits: For ``product="external"``: logits of a second batch of images, (B', K, ...).
-        peer_targets: For ``product="external"``: labels of a third batch, of the size of the second.
+        correction: (K, K) bias correction as `fdiv_noisy.transition.coefficients` gives it.
+        peer_logits: For `product="external"`: logits of a second batch of images, (B', K, ...).
+        peer_targets: For `product="external"`: labels of a third batch, of the size of the second.
 
     Returns:
-        The loss: 0-dim, or of the targets' shape for ``reduction="none"``. 0 where the batch has no labelled sample.
+        The loss: 0-dim, or of the targets' shape for `reduction="none"`. 0 where the batch has no labelled sample.
     """
     check_options(reduction, label_smoothing, weight)
     d = divergences.get(divergence)
@@ -82,7 +82,7 @@ def f_divergence_loss(
 
 
 def _expect(function: divergences.ElementWise, p: Tensor, labels: Labels) -> Tensor:
-    """Weighted value (N,) of ``function`` of the probability, in p (N, K), of each sample's own label."""
+    """Weighted value (N,) of `function` of the probability, in p (N, K), of each sample's own label."""
     if labels.hard is not None:
         return labels.weight * function(p.gather(1, labels.hard[:, None])[:, 0])
     return labels.contract(function(p))
@@ -108,7 +108,7 @@ def _shift(
 
 
 def _exact(d: Divergence, logits: Tensor, labels: Labels, prior: Tensor | None, alpha: float | Tensor) -> Tensor:
-    """Product less joint terms (N,), each image meeting every label at its share among the others, or in ``prior``."""
+    """Product less joint terms (N,), each image meeting every label at its share among the others, or in `prior`."""
     p = logits.softmax(1)
     joint = _expect(d.g, p, labels)
     conjugate = d.conjugate_g(p)
@@ -152,29 +152,29 @@ def _corrected_prior(prior: Tensor | None, weight: Tensor | None, correction: Te
 
 
 class FDivergenceLoss(nn.Module):
-    """The f-divergence loss (Wei and Liu 2021, algorithm 1), used like ``nn.CrossEntropyLoss``.
+    """The f-divergence loss (Wei and Liu 2021, algorithm 1), used like `nn.CrossEntropyLoss`.
 
     It learns slowly at first where no probability is large (its gradient is that of a bounded loss): a few epochs of
-    cross-entropy before it help (:class:`fdiv_noisy.WarmUp`), and are needed from about a hundred classes on.
+    cross-entropy before it help (`fdiv_noisy.WarmUp`), and are needed from about a hundred classes on.
 
     Args:
-        divergence: ``tv``, ``js``, ``pearson``, ``neyman``, ``kl``, ``reverse_kl``, ``jeffrey``, ``sq_hellinger``, or a
-            :class:`Divergence`. TV needs no correction under uniform noise; KL and JS learn faster.
-        product: Where independent labels come from. ``shift``: other samples of the batch, one random cyclic shift a
-            call, one forward pass, unbiased. ``exact``: every label at its frequency among the batch's other samples
-            (or in ``prior``), without that sampling noise. ``external``: further batches that the call hands over, as
+        divergence: `tv`, `js`, `pearson`, `neyman`, `kl`, `reverse_kl`, `jeffrey`, `sq_hellinger`, or a
+            `Divergence`. TV needs no correction under uniform noise; KL and JS learn faster.
+        product: Where independent labels come from. `shift`: other samples of the batch, one random cyclic shift a
+            call, one forward pass, unbiased. `exact`: every label at its frequency among the batch's other samples
+            (or in `prior`), without that sampling noise. `external`: further batches that the call hands over, as
             published, at the price of a second forward pass.
-        prior: (K,) label shares for ``exact``, of the whole noisy training set
-            (:func:`fdiv_noisy.labels.class_prior`). Right for small batches, many classes, batches drawn by class, and
+        prior: (K,) label shares for `exact`, of the whole noisy training set
+            (`fdiv_noisy.labels.class_prior`). Right for small batches, many classes, batches drawn by class, and
             under DistributedDataParallel, where it makes the gradient that of one process.
         alpha: Weight of the product term, a constant; may be set between calls. 1 is the divergence.
-        transition: A noise model (:class:`fdiv_noisy.Uniform`, :class:`fdiv_noisy.Sparse`, or a row-stochastic (K, K)
+        transition: A noise model (`fdiv_noisy.Uniform`, `fdiv_noisy.Sparse`, or a row-stochastic (K, K)
             matrix) to correct the bias for (corollary 1). The mean then estimates the clean divergence times the
             share of information left (1 for a plain matrix).
         weight: (K,) class weights: the divergence of a data set in which class k stands weight[k] times as often.
         ignore_index: Hard targets of this value count for nothing.
         label_smoothing: Share of each label spread over all classes, in [0, 1].
-        reduction: ``mean`` (weighted), ``sum`` or ``none`` (whose mean over the batch is ``mean`` without weights).
+        reduction: `mean` (weighted), `sum` or `none` (whose mean over the batch is `mean` without weights).
         generator: A CPU generator for the shifts.
 
     Shape:
@@ -227,7 +227,7 @@ class FDivergenceLoss(nn.Module):
     def forward(
         self, logits: Tensor, targets: Tensor, *, peer_logits: Tensor | None = None, peer_targets: Tensor | None = None
     ) -> Tensor:
-        """The loss; the two peers are those of ``product="external"`` (x† and y° of algorithm 1)."""
+        """The loss; the two peers are those of `product="external"` (x† and y° of algorithm 1)."""
         return f_divergence_loss(
             logits,
             targets,

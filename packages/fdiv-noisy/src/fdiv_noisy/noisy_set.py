@@ -39,7 +39,7 @@ class NoisySet:
         train: Training images with noisy labels.
         val: Held-out training images with noisy labels; None where none are held out.
         test: Test images with clean labels.
-        clean: (N,) clean labels of ``train``, for reports only; None where nobody knows them.
+        clean: (N,) clean labels of `train`, for reports only; None where nobody knows them.
     """
 
     train: Images
@@ -69,7 +69,7 @@ class NoisySet:
 
 
 def load(config: TrainConfig) -> NoisySet:
-    """The data that ``config`` asks for.
+    """The data that `config` asks for.
 
     Raises:
         UserError: The data, noise or sizes cannot be had; the message says why.
@@ -105,7 +105,7 @@ def _stream(config: TrainConfig) -> NoisySet:
 
 
 def noisy_labels(config: TrainConfig, clean: ImageSet) -> Tensor:
-    """Labels (N,) of the whole training set under the noise of ``config``."""
+    """Labels (N,) of the whole training set under the noise of `config`."""
     kind, _, argument = config.noise.partition(":")
     if kind not in MODELS:
         raise unknown_name("noise", config.noise, MODELS)

@@ -2,11 +2,11 @@ r"""A loss for labels that flip inside known pairs of classes: it needs the pair
 
 Flips never leave their pair, so which *pair* a sample belongs to is known without noise. Only the choice within it is
 noisy, and there total variation with the product taken inside the pair decides rightly: per image x with
-:math:`\eta = P(\tilde Y = i \mid x, \text{pair})` its joint and product terms add up to
-:math:`-(\eta - \pi)(g(c_i) - g(c_j))`, which prefers class i exactly where :math:`\eta > \pi`, and the share
-:math:`\pi = P(\tilde Y = i \mid \text{pair})` always lies between the two values b and 1 - a that :math:`\eta` takes.
+$\eta = P(\tilde Y = i \mid x, \text{pair})$ its joint and product terms add up to
+$-(\eta - \pi)(g(c_i) - g(c_j))$, which prefers class i exactly where $\eta > \pi$, and the share
+$\pi = P(\tilde Y = i \mid \text{pair})$ always lies between the two values b and 1 - a that $\eta$ takes.
 So the clean label is recovered for any rates with a + b < 1 and any class balance, where every loss that compares
-:math:`\eta` with one half fails.
+$\eta$ with one half fails.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def pair_conditional_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy of the pair plus total variation inside it; see :class:`PairConditionalLoss`.
+    """Cross-entropy of the pair plus total variation inside it; see `PairConditionalLoss`.
 
     Args:
         logits: (B, K) or (B, K, d1, ...).
@@ -38,7 +38,7 @@ def pair_conditional_loss(
         prior: (K,) shares of the noisy labels.
         pair_weight: Weight of the term inside the pair.
         ignore_index: Targets of this value count for nothing.
-        reduction: ``mean``, ``sum`` or ``none``.
+        reduction: `mean`, `sum` or `none`.
     """
     check_options(reduction, 0.0, None)
     shape = targets.shape
@@ -64,17 +64,17 @@ def pair_conditional_loss(
 class PairConditionalLoss(nn.Module):
     """Learns under sparse pair noise from the pairs alone, whatever the flip rates (a + b < 1).
 
-    The loss of a sample with noisy label y and partner class y' is :math:`-\\log(p_y + p_{y'})`, plus ``pair_weight``
+    The loss of a sample with noisy label y and partner class y' is $-\\log(p_y + p_{y'})$, plus `pair_weight`
     times the total-variation loss of the choice between the two, with labels of the same pair as its product samples.
-    Start with at least one epoch of cross-entropy (:class:`fdiv_noisy.WarmUp`): from scratch a class may never be
+    Start with at least one epoch of cross-entropy (`fdiv_noisy.WarmUp`): from scratch a class may never be
     picked up.
 
     Args:
-        pairs: (P, 2) int64 disjoint pairs of classes; :func:`fdiv_noisy.estimation.estimate` finds them.
-        prior: (K,) shares of the noisy training labels (:func:`fdiv_noisy.labels.class_prior`).
+        pairs: (P, 2) int64 disjoint pairs of classes; `fdiv_noisy.estimation.estimate` finds them.
+        prior: (K,) shares of the noisy training labels (`fdiv_noisy.labels.class_prior`).
         pair_weight: Weight of the term inside the pair.
         ignore_index: Targets of this value count for nothing.
-        reduction: ``mean``, ``sum`` or ``none``.
+        reduction: `mean`, `sum` or `none`.
 
     Raises:
         ValueError: The pairs are not disjoint classes of the prior.

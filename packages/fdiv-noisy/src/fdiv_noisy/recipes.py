@@ -23,7 +23,7 @@ LOSSES = (
     "peer",
     "dmi",
 )
-"""What ``--loss`` takes; ``auto`` finds the noise in the labels and chooses."""
+"""What `--loss` takes; `auto` finds the noise in the labels and chooses."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-r"""The losses that f-divergences are compared with, all with the options of ``nn.CrossEntropyLoss``.
+r"""The losses that f-divergences are compared with, all with the options of `nn.CrossEntropyLoss`.
 
 Each is linear in the label: it has a value for every class, and a hard label picks one, a soft label averages them.
-So all share one module that differs only in :meth:`LabelLinearLoss.class_values`. DMI is not and stands alone.
+So all share one module that differs only in `LabelLinearLoss.class_values`. DMI is not and stands alone.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ FLOOR = 1e-7  # smallest probability whose logarithm is taken where the publishe
 
 
 class LabelLinearLoss(nn.Module, ABC):
-    """A loss with one value per class; subclasses give :meth:`class_values`.
+    """A loss with one value per class; subclasses give `class_values`.
 
     Args:
         weight: (K,) class weights.
         ignore_index: Hard targets of this value count for nothing.
         label_smoothing: Share of each label spread over all classes, in [0, 1].
-        reduction: ``mean`` (weighted), ``sum`` or ``none``.
+        reduction: `mean` (weighted), `sum` or `none`.
 
     Shape:
         - logits: (B, K) or (B, K, d1, ...).
@@ -71,7 +71,7 @@ class LabelLinearLoss(nn.Module, ABC):
 
 
 class MAELoss(LabelLinearLoss):
-    r"""Mean absolute error :math:`\lVert e_y - p \rVert_1 = 2 - 2 p_y` (Ghosh et al. 2017)."""
+    r"""Mean absolute error $\lVert e_y - p \rVert_1 = 2 - 2 p_y$ (Ghosh et al. 2017)."""
 
     def class_values(self, log_p: Tensor) -> Tensor:
         """(N, K)."""
@@ -79,7 +79,7 @@ class MAELoss(LabelLinearLoss):
 
 
 class GCELoss(LabelLinearLoss):
-    r"""Generalised cross-entropy :math:`(1 - p_y^q) / q` (Zhang and Sabuncu 2018): q -> 0 is CE, q = 1 half of MAE.
+    r"""Generalised cross-entropy $(1 - p_y^q) / q$ (Zhang and Sabuncu 2018): q -> 0 is CE, q = 1 half of MAE.
 
     Args:
         q: In (0, 1]; 0.7 in the paper.
@@ -97,12 +97,12 @@ class GCELoss(LabelLinearLoss):
 
 
 class SCELoss(LabelLinearLoss):
-    r"""Symmetric cross-entropy :math:`\alpha CE + \beta RCE` (Wang et al. 2019).
+    r"""Symmetric cross-entropy $\alpha CE + \beta RCE$ (Wang et al. 2019).
 
     Args:
         alpha: Weight of cross-entropy.
         beta: Weight of reverse cross-entropy.
-        log_zero: What stands for log 0 in reverse cross-entropy, whose value is :math:`-(1 - p_y)` times it.
+        log_zero: What stands for log 0 in reverse cross-entropy, whose value is $-(1 - p_y)$ times it.
     """
 
     def __init__(self, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0, **options) -> None:
@@ -115,7 +115,7 @@ class SCELoss(LabelLinearLoss):
 
 
 class NCERCELoss(LabelLinearLoss):
-    r"""Normalised plus reverse cross-entropy (Ma et al. 2020): :math:`\alpha \log p_y / \sum_k \log p_k + \beta RCE`.
+    r"""Normalised plus reverse cross-entropy (Ma et al. 2020): $\alpha \log p_y / \sum_k \log p_k + \beta RCE$.
 
     Args:
         alpha: Weight of the normalised (active) part.
@@ -134,7 +134,7 @@ class NCERCELoss(LabelLinearLoss):
 
 
 class ForwardCorrection(LabelLinearLoss):
-    r"""Forward correction :math:`-\log (T^\top p)_{\tilde y}` (Patrini et al. 2017).
+    r"""Forward correction $-\log (T^\top p)_{\tilde y}$ (Patrini et al. 2017).
 
     Args:
         transition: A noise model, or a row-stochastic (K, K) matrix.
@@ -152,7 +152,7 @@ class ForwardCorrection(LabelLinearLoss):
 
 
 class BackwardCorrection(LabelLinearLoss):
-    r"""Backward correction :math:`-\sum_j (T^{-1})_{\tilde y j} \log p_j` (Natarajan et al. 2013; Patrini et al. 2017).
+    r"""Backward correction $-\sum_j (T^{-1})_{\tilde y j} \log p_j$ (Natarajan et al. 2013; Patrini et al. 2017).
 
     Unbiased for any invertible T, but unbounded below and of high variance.
 
@@ -172,13 +172,13 @@ class BackwardCorrection(LabelLinearLoss):
 
 
 class PeerLoss(LabelLinearLoss):
-    r"""Peer loss :math:`CE(x, \tilde y) - \alpha\, CE(x^\dagger, y^\circ)` (Liu and Guo 2020).
+    r"""Peer loss $CE(x, \tilde y) - \alpha\, CE(x^\dagger, y^\circ)$ (Liu and Guo 2020).
 
     The peer label is that of another sample of the batch (one random cyclic shift a call), which is unbiased and needs
-    no second forward pass. Cross-entropy is :math:`-\log(p + \epsilon)`, without which the peer term has no bound.
+    no second forward pass. Cross-entropy is $-\log(p + \epsilon)$, without which the peer term has no bound.
 
     Args:
-        alpha: Weight of the peer term; may be set between calls (see :func:`fdiv_noisy.piecewise_linear`).
+        alpha: Weight of the peer term; may be set between calls (see `fdiv_noisy.piecewise_linear`).
         eps: Floor under the probability.
         generator: A CPU generator for the shifts.
     """
@@ -202,7 +202,7 @@ class PeerLoss(LabelLinearLoss):
 
 
 class DMILoss(nn.Module):
-    r"""Determinant-based mutual information :math:`-\log(|\det U| + 10^{-3})`, :math:`U = Y^\top P` (Xu et al. 2019).
+    r"""Determinant-based mutual information $-\log(|\det U| + 10^{-3})$, $U = Y^\top P$ (Xu et al. 2019).
 
     U (K, K) sums over the batch, unnormalised, as in the authors' code: divided by B, the floor swallows the gradient.
     It does not say which class is which, so start from a model trained with cross-entropy. Batches need every class.

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 class WarmUp(nn.Module):
     """One loss for the first epochs, another after.
 
-    The epoch is set by the caller (``criterion.set_epoch(epoch)`` before each), so that a resumed run needs no state.
+    The epoch is set by the caller (`criterion.set_epoch(epoch)` before each), so that a resumed run needs no state.
 
     Args:
-        first: The loss of the first epochs, such as ``nn.CrossEntropyLoss()``.
+        first: The loss of the first epochs, such as `nn.CrossEntropyLoss()`.
         then: The loss after them.
-        epochs: How many epochs ``first`` lasts.
+        epochs: How many epochs `first` lasts.
     """
 
     def __init__(self, first: nn.Module, then: nn.Module, epochs: int) -> None:
@@ -32,7 +32,7 @@ class WarmUp(nn.Module):
         self.epoch = epoch
 
     def forward(self, logits: Tensor, targets: Tensor, **peers: Tensor) -> Tensor:
-        """The loss of the epoch that runs; ``peers`` go to the second loss only."""
+        """The loss of the epoch that runs; `peers` go to the second loss only."""
         return self.first(logits, targets) if self.epoch < self.epochs else self.then(logits, targets, **peers)
 
 

@@ -1,4 +1,4 @@
-"""``fdiv-noisy train``: a classifier from noisy labels."""
+"""`fdiv-noisy train`: a classifier from noisy labels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PeerBatches:
         return len(self.parts[0])
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[PeerBatch]:
-        """The batches of one epoch from number ``start`` on."""
+        """The batches of one epoch from number `start` on."""
         for batch, images, labels in zip(*(part.epoch(epoch, start) for part in self.parts), strict=True):
             yield PeerBatch(batch, images.images, labels.labels)
 
@@ -82,7 +82,7 @@ class Step(nn.Module):
 
 
 def train(config: TrainConfig) -> pathlib.Path:
-    """Train as ``config`` says, test once on clean labels, and return the run folder."""
+    """Train as `config` says, test once on clean labels, and return the run folder."""
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         noisy = load(config)
         folder = pathlib.Path(config.out) if config.out else new_folder("runs", f"fdiv-noisy-{config.loss}")
@@ -99,7 +99,7 @@ def train(config: TrainConfig) -> pathlib.Path:
 
 
 def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
-    """Train ``step`` on the noisy set; records of the epochs."""
+    """Train `step` on the noisy set; records of the epochs."""
     batches = make_batches(config, noisy.train, runtime)
     first = batches.parts[0] if isinstance(batches, PeerBatches) else batches
     wrapped = runtime.wrap(step)
@@ -139,7 +139,7 @@ def selection_score(criterion: nn.Module, logits: Tensor, labels: Tensor) -> flo
 
 
 def make_network(config: TrainConfig, data: Images) -> nn.Module:
-    """The network of ``config``, with the weights of ``init`` if one is named."""
+    """The network of `config`, with the weights of `init` if one is named."""
     side = config.image_size
     channels, height, width = (3, side, side) if isinstance(data, ImageFiles) else data.shape
     if height != width:
@@ -192,7 +192,7 @@ def make_batches(config: TrainConfig, data: Images, runtime: Runtime) -> TrainBa
 
 
 def make_optimizer(config: TrainConfig, step: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of ``config``."""
+    """The optimizer of `config`."""
     if config.optimizer == "adam":
         return torch.optim.Adam(step.parameters(), config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(step.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)

@@ -1,7 +1,7 @@
-r"""Label-noise models as transition matrices :math:`T_{ij} = P(\tilde Y = j \mid Y = i)`.
+r"""Label-noise models as transition matrices $T_{ij} = P(\tilde Y = j \mid Y = i)$.
 
 Rows are true classes and sum to one. cleanlab writes the transpose (columns are true classes):
-:func:`from_cleanlab` and :func:`to_cleanlab` convert.
+`from_cleanlab` and `to_cleanlab` convert.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Uniform:
-    r"""Uniform off-diagonal noise (Wei and Liu 2021, section 3): :math:`T_{ij} = e_j` for every :math:`i \ne j`.
+    r"""Uniform off-diagonal noise (Wei and Liu 2021, section 3): $T_{ij} = e_j$ for every $i \ne j$.
 
     Attributes:
-        rates: (K,) chances :math:`e_j \ge 0` with :math:`\sum_j e_j < 1`.
+        rates: (K,) chances $e_j \ge 0$ with $\sum_j e_j < 1$.
     """
 
     rates: Tensor
@@ -39,12 +39,12 @@ class Uniform:
         return self.rates.numel()
 
     def matrix(self) -> Tensor:
-        """The (K, K) row-stochastic matrix :math:`(1 - \\sum e) I + 1 e^T`."""
+        """The (K, K) row-stochastic matrix $(1 - \\sum e) I + 1 e^T$."""
         e = self.rates
         return (1 - e.sum()) * torch.eye(e.numel(), dtype=e.dtype, device=e.device) + e
 
     def coefficients(self) -> Tensor:
-        """The (K, K) correction :math:`I - 1 e^T = (1 - \\sum e)\\, T^{-1}`: what theorem 5's bias term subtracts."""
+        """The (K, K) correction $I - 1 e^T = (1 - \\sum e)\\, T^{-1}$: what theorem 5's bias term subtracts."""
         return torch.eye(self.num_classes, dtype=self.rates.dtype, device=self.rates.device) - self.rates
 
 
@@ -56,7 +56,7 @@ class Sparse:
 
     Attributes:
         pairs: (P, 2) int64, the classes (i, j) of each pair.
-        rates: (P, 2), the chances :math:`a = T_{ij}` and :math:`b = T_{ji}` with :math:`a + b < 1`.
+        rates: (P, 2), the chances $a = T_{ij}$ and $b = T_{ji}$ with $a + b < 1$.
         num_classes: K.
     """
 
@@ -81,7 +81,7 @@ class Sparse:
         return t
 
     def coefficients(self) -> Tensor:
-        """The (K, K) correction :math:`\\mathrm{diag}(s)\\, T^{-1}`, where :math:`s = 1 - a - b` in a pair, else 1.
+        """The (K, K) correction $\\mathrm{diag}(s)\\, T^{-1}$, where $s = 1 - a - b$ in a pair, else 1.
 
         A label of the pair (i, j) stands for itself less a of class j and b of class i. Pairs are observable, because
         a flip never leaves its pair; subtracting every pair's bias from every sample, as published, over-corrects by
@@ -108,11 +108,11 @@ class NoiseModel(Protocol):
 
 
 Transition = NoiseModel | Tensor
-"""A noise model: :class:`Uniform`, :class:`Sparse`, or any row-stochastic (K, K) matrix."""
+"""A noise model: `Uniform`, `Sparse`, or any row-stochastic (K, K) matrix."""
 
 
 def check_classes(labels: Tensor, num_classes: int) -> None:
-    """Raise ValueError unless ``labels`` are int64 in 0..num_classes-1."""
+    """Raise ValueError unless `labels` are int64 in 0..num_classes-1."""
     if labels.dtype != torch.int64:
         raise ValueError(f"labels must be int64, got {labels.dtype}")
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
@@ -120,7 +120,7 @@ def check_classes(labels: Tensor, num_classes: int) -> None:
 
 
 def check_pairs(pairs: Tensor, num_classes: int) -> None:
-    """Raise ValueError unless ``pairs`` (P, 2) are disjoint pairs of classes below ``num_classes``."""
+    """Raise ValueError unless `pairs` (P, 2) are disjoint pairs of classes below `num_classes`."""
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype != torch.int64:
         raise ValueError(f"pairs must be int64 of shape (P, 2), got {pairs.dtype} {tuple(pairs.shape)}")
     flat = pairs.flatten()
@@ -131,7 +131,7 @@ def check_pairs(pairs: Tensor, num_classes: int) -> None:
 
 
 def check_matrix(matrix: Tensor, tolerance: float = 1e-4) -> None:
-    """Raise ValueError unless ``matrix`` (K, K) is row-stochastic."""
+    """Raise ValueError unless `matrix` (K, K) is row-stochastic."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"a transition matrix must be square (K, K), got {tuple(matrix.shape)}")
     rows = matrix.sum(1)
@@ -158,7 +158,7 @@ def as_matrix(transition: Transition) -> Tensor:
 def coefficients(transition: Transition) -> Tensor:
     r"""The bias correction of any noise model: a (K, K) matrix whose row k replaces the noisy label k.
 
-    For a plain matrix it is :math:`T^{-1}`: then :math:`E[(T^{-1} v)_{\tilde Y} \mid Y] = v_Y` for any values v of the
+    For a plain matrix it is $T^{-1}$: then $E[(T^{-1} v)_{\tilde Y} \mid Y] = v_Y$ for any values v of the
     labels, which makes every label-linear loss unbiased (Natarajan et al. 2013). The uniform and sparse models scale
     it by the share of information left, which keeps the variance down and gives the subtracted bias of Wei and Liu
     2021, corollary 1.
@@ -176,12 +176,12 @@ def coefficients(transition: Transition) -> Tensor:
 
 
 def fit_uniform(matrix: Tensor) -> tuple[Uniform, float]:
-    r"""The uniform off-diagonal model nearest to ``matrix`` (K, K) and how far it is.
+    r"""The uniform off-diagonal model nearest to `matrix` (K, K) and how far it is.
 
-    :math:`e_j` is the mean of column j off the diagonal, the least-squares answer.
+    $e_j$ is the mean of column j off the diagonal, the least-squares answer.
 
     Returns:
-        The model and the residual :math:`\lVert T - T_{fit} \rVert_1 / \lVert T_{off} \rVert_1`, relative to the
+        The model and the residual $\lVert T - T_{fit} \rVert_1 / \lVert T_{off} \rVert_1$, relative to the
         off-diagonal mass (0 where there is none).
     """
     check_matrix(matrix)
@@ -196,7 +196,7 @@ def fit_uniform(matrix: Tensor) -> tuple[Uniform, float]:
 
 
 def fit_sparse(matrix: Tensor, pairs: Tensor) -> tuple[Sparse, float]:
-    """The sparse model on the given ``pairs`` (P, 2) nearest to ``matrix`` (K, K), and its residual as above."""
+    """The sparse model on the given `pairs` (P, 2) nearest to `matrix` (K, K), and its residual as above."""
     check_matrix(matrix)
     check_pairs(pairs, matrix.shape[0])
     i, j = pairs.unbind(1)
@@ -215,12 +215,12 @@ def _relative_residual(matrix: Tensor, fitted: Tensor) -> float:
 
 
 def from_cleanlab(noise_matrix: Tensor) -> Tensor:
-    """cleanlab's ``noise_matrix`` (K, K), whose columns are true classes and sum to one, with rows as true classes."""
+    """cleanlab's `noise_matrix` (K, K), whose columns are true classes and sum to one, with rows as true classes."""
     transition = noise_matrix.T.contiguous()
     check_matrix(transition)
     return transition
 
 
 def to_cleanlab(transition: Transition) -> Tensor:
-    """Any noise model as cleanlab's ``noise_matrix`` (K, K): P(label = i | true = j), columns sum to one."""
+    """Any noise model as cleanlab's `noise_matrix` (K, K): P(label = i | true = j), columns sum to one."""
     return as_matrix(transition).T.contiguous()

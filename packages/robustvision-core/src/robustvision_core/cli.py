@@ -1,8 +1,8 @@
-"""The command line that every package shares: ``<dist> VERB --options``.
+"""The command line that every package shares: `<dist> VERB --options`.
 
-A package gives a table of its verbs. Nothing heavy is imported before the verb is known, so that ``--help`` is
-instant. A verb is a function of one frozen dataclass, which tyro turns into options; ``PRESETS`` on that dataclass
-makes ``--preset NAME`` choose the defaults that the other options then change.
+A package gives a table of its verbs. Nothing heavy is imported before the verb is known, so that `--help` is
+instant. A verb is a function of one frozen dataclass, which tyro turns into options; `PRESETS` on that dataclass
+makes `--preset NAME` choose the defaults that the other options then change.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def dispatch(package: str, commands: Mapping[str, tuple[str, str]], argv: Sequen
     """Run one verb and return the exit status: 0, 2 for an error of the user, 130 after Ctrl-C.
 
     Args:
-        package: The import name, as in ``fdiv_noisy``.
-        commands: Verb (one word or several) to (one-line help, ``"module:function"``).
+        package: The import name, as in `fdiv_noisy`.
+        commands: Verb (one word or several) to (one-line help, `"module:function"`).
         argv: The arguments; those of the process by default.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -52,14 +52,14 @@ def dispatch(package: str, commands: Mapping[str, tuple[str, str]], argv: Sequen
 
 
 def usage(program: str, commands: Mapping[str, tuple[str, str]]) -> str:
-    """The text of ``<dist> --help``."""
+    """The text of `<dist> --help`."""
     width = max(map(len, commands))
     lines = [f"  {verb:<{width}}  {text}" for verb, (text, _) in commands.items()]
     return f"usage: {program} VERB [options]\n\n" + "\n".join(lines) + f"\n\n{program} VERB --help shows its options.\n"
 
 
 def split_verb(argv: Sequence[str], commands: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The verb at the head of ``argv``, the longest that matches, and what follows it."""
+    """The verb at the head of `argv`, the longest that matches, and what follows it."""
     for verb in sorted(commands, key=len, reverse=True):
         words = verb.split()
         if list(argv[: len(words)]) == words:
@@ -100,7 +100,7 @@ def _run(package: str, program: str, target: str, rest: list[str], argv: list[st
 
 
 def launch(package: str, devices: int, argv: Sequence[str]) -> int:
-    """Run ``python -m package argv`` in ``devices`` processes of this machine under torch's elastic launcher."""
+    """Run `python -m package argv` in `devices` processes of this machine under torch's elastic launcher."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 

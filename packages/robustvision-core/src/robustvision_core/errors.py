@@ -28,7 +28,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not registered, with the nearest known one.
 
     Args:
-        kind: What the name names, as in ``"data set"``.
+        kind: What the name names, as in `"data set"`.
         name: What the user wrote.
         known: Every name that would have been right.
     """

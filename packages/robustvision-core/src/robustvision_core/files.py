@@ -13,7 +13,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A temporary path beside ``path`` to write to; it replaces ``path`` when the block ends without an error.
+    """A temporary path beside `path` to write to; it replaces `path` when the block ends without an error.
 
     A process killed at any moment leaves either the old file or the new one, never half of one. The parent folder is
     made if it is missing, and the temporary file is removed on an error.
@@ -34,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
+    """Write `value` as indented JSON, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=True) + "\n", encoding="utf-8")
 

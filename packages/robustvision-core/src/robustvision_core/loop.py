@@ -25,14 +25,14 @@ CHECK_EVERY = 50  # batches between looks at the loss: each look waits for the d
 
 
 class Batches(Protocol):
-    """What :func:`fit` trains on: batches that are a pure function of (epoch, number)."""
+    """What `fit` trains on: batches that are a pure function of (epoch, number)."""
 
     def __len__(self) -> int:
         """Batches an epoch."""
         ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of one epoch from number ``start`` on."""
+        """The batches of one epoch from number `start` on."""
         ...
 
 
@@ -65,7 +65,7 @@ class Progress:
 
 @dataclass
 class Training:
-    """What :func:`fit` works on; build it through ``fit``."""
+    """What `fit` works on; build it through `fit`."""
 
     step: nn.Module
     optimizer: torch.optim.Optimizer
@@ -129,10 +129,10 @@ def fit(
     checkpoint_minutes: float = 10,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """Train ``step`` and return one record an epoch.
+    """Train `step` and return one record an epoch.
 
     Args:
-        step: What :meth:`Runtime.wrap` gave. ``forward(batch)`` returns the loss, or a dict of scalars with ``loss``.
+        step: What `Runtime.wrap` gave. `forward(batch)` returns the loss, or a dict of scalars with `loss`.
         optimizer: Over the step's parameters.
         batches: The training data.
         epochs: How many epochs in all, those of a resumed run included.
@@ -141,8 +141,8 @@ def fit(
             epoch too.
         scheduler: Stepped after every epoch.
         validate: Called after every epoch, in evaluation mode without gradients; its values join the record.
-        monitor: The validation value that chooses ``best.pt``.
-        higher_is_better: Whether ``monitor`` is to be as high as possible.
+        monitor: The validation value that chooses `best.pt`.
+        higher_is_better: Whether `monitor` is to be as high as possible.
         on_epoch: Called with the number of each epoch, from 0, before it starts or goes on.
         clip_norm: Largest norm of the gradient.
         checkpoint_minutes: Longest time between checkpoints within an epoch; one is written after every epoch too.

@@ -27,7 +27,7 @@ def predict(model: nn.Module, batches: Iterable[Any], runtime: Runtime) -> Tenso
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts (K, K) int64 of label i predicted as j, from ``predictions`` and ``labels`` (N,) int64."""
+    """Counts (K, K) int64 of label i predicted as j, from `predictions` and `labels` (N,) int64."""
     return torch.bincount(labels * num_classes + predictions, minlength=num_classes**2).view(num_classes, num_classes)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def figure(width: float = 6.4, height: float = 4.0, **subplots: Any) -> tuple[Figure, Any]:
-    """A figure and its axes (an array where ``nrows`` or ``ncols`` is given), drawn without a display."""
+    """A figure and its axes (an array where `nrows` or `ncols` is given), drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,8 +1,8 @@
 """The folder that a run leaves behind.
 
-``config.json`` what was asked, ``metrics.jsonl`` one line an epoch, ``summary.json`` what came out, ``checkpoint.pt``
-the last complete state, ``best.pt`` the selected weights, ``plots/*.png``. Every file but the growing
-``metrics.jsonl`` is replaced whole, so that a killed run leaves the last complete one.
+`config.json` what was asked, `metrics.jsonl` one line an epoch, `summary.json` what came out, `checkpoint.pt`
+the last complete state, `best.pt` the selected weights, `plots/*.png`. Every file but the growing
+`metrics.jsonl` is replaced whole, so that a killed run leaves the last complete one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Run:
             raise UserError(f"{self.folder} already holds a run: give another --out, or --resume to go on with it")
 
     def begin(self) -> None:
-        """Write ``config.json``. Nothing is written before, so that a run refused for bad input leaves no folder."""
+        """Write `config.json`. Nothing is written before, so that a run refused for bad input leaves no folder."""
         if self.writes and not self.resume:
             write_json(self.folder / "config.json", self.config)
 
@@ -69,47 +69,47 @@ class Run:
         return self.folder / "best.pt"
 
     def plot_path(self, name: str) -> pathlib.Path:
-        """``plots/NAME.png``; the folder is made."""
+        """`plots/NAME.png`; the folder is made."""
         path = self.folder / "plots" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one line to ``metrics.jsonl``."""
+        """Append one line to `metrics.jsonl`."""
         if self.writes:
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as lines:
                 lines.write(json.dumps(dict(record)) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line of ``metrics.jsonl``; a last line that a crash cut short is left out."""
+        """Every line of `metrics.jsonl`; a last line that a crash cut short is left out."""
         return read_metrics(self.folder)
 
     def keep_metrics(self, epochs: int) -> None:
-        """Drop the lines after the first ``epochs`` epochs, which a resumed run will write again."""
+        """Drop the lines after the first `epochs` epochs, which a resumed run will write again."""
         if self.writes:
             kept = [record for record in self.metrics() if record["epoch"] <= epochs]
             with atomic_write(self.folder / "metrics.jsonl") as temporary:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write ``summary.json``."""
+        """Write `summary.json`."""
         if self.writes:
             write_json(self.folder / "summary.json", dict(summary))
 
     def save(self, path: pathlib.Path, state: Mapping[str, Any]) -> None:
-        """Write ``state`` (tensors and plain values) with the run's configuration to ``path``, whole or not at all."""
+        """Write `state` (tensors and plain values) with the run's configuration to `path`, whole or not at all."""
         if self.writes:
             save_checkpoint(path, {**state, "config": self.config})
 
     def load(self, path: pathlib.Path) -> dict[str, Any]:
-        """Read what :meth:`save` wrote; the configuration must be this run's."""
+        """Read what `save` wrote; the configuration must be this run's."""
         state = load_checkpoint(path)
         check_same_config(state.get("config", {}), self.config, str(path))
         return state
 
 
 def new_folder(root: str | os.PathLike[str], name: str) -> pathlib.Path:
-    """``root/NAME-DATE-TIME``, numbered where that is taken. The folder is not made."""
+    """`root/NAME-DATE-TIME`, numbered where that is taken. The folder is not made."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = pathlib.Path(root) / f"{name}-{stamp}"
     number = 2
@@ -120,7 +120,7 @@ def new_folder(root: str | os.PathLike[str], name: str) -> pathlib.Path:
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values to ``path`` through a temporary file."""
+    """Write tensors and plain values to `path` through a temporary file."""
     import torch
 
     with atomic_write(path) as temporary:
@@ -150,7 +150,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a run folder's ``metrics.jsonl``, oldest first."""
+    """The records of a run folder's `metrics.jsonl`, oldest first."""
     path = pathlib.Path(folder) / "metrics.jsonl"
     if not path.exists():
         return []
@@ -172,7 +172,7 @@ def plain(config: Any) -> dict[str, Any]:
 def check_same_config(
     held: Mapping[str, Any], asked: Mapping[str, Any], where: str, free: Iterable[str] = RUN_FIELDS
 ) -> None:
-    """Raise CheckpointError naming every field in which two configurations differ, but for the ``free`` ones."""
+    """Raise CheckpointError naming every field in which two configurations differ, but for the `free` ones."""
     free = set(free)
     held, asked = dict(_flatten(held)), dict(_flatten(asked))
     differing = [

@@ -1,6 +1,6 @@
 """Where a program runs: device, precision, processes and seeds.
 
-The distributed engine is ``torch.distributed`` as torchrun starts it: :meth:`Runtime.from_env` reads torchrun's
+The distributed engine is `torch.distributed` as torchrun starts it: `Runtime.from_env` reads torchrun's
 variables and one process is the same code with a world of one.
 """
 
@@ -30,8 +30,8 @@ class Runtime:
 
     Attributes:
         device: The device of this process.
-        autocast_dtype: The type that :meth:`autocast` computes in, or None for full precision.
-        rank: Number of this process, 0 to ``world_size - 1``.
+        autocast_dtype: The type that `autocast` computes in, or None for full precision.
+        rank: Number of this process, 0 to `world_size - 1`.
         world_size: How many processes train together.
         seed: The run's seed, the same in every process.
     """
@@ -49,9 +49,9 @@ class Runtime:
         """The runtime that the environment describes.
 
         Args:
-            device: ``auto`` takes cuda, then mps, then cpu; under torchrun each process takes its own GPU.
-            precision: ``auto`` computes in bfloat16 on GPUs that have it and in float32 elsewhere.
-            seed: Seeds every generator; torch's global one gets ``seed + rank``, so that dropout differs by rank.
+            device: `auto` takes cuda, then mps, then cpu; under torchrun each process takes its own GPU.
+            precision: `auto` computes in bfloat16 on GPUs that have it and in float32 elsewhere.
+            seed: Seeds every generator; torch's global one gets `seed + rank`, so that dropout differs by rank.
 
         Raises:
             UserError: The device or precision does not exist here.
@@ -90,10 +90,10 @@ class Runtime:
         return self._generators[name]
 
     def wrap(self, step: nn.Module) -> nn.Module:
-        """``step`` on this device, under DistributedDataParallel where several processes train.
+        """`step` on this device, under DistributedDataParallel where several processes train.
 
         Keep what this returns and call only that: forwarding the raw module beside it would leave its gradients
-        unsynchronised. ``static_graph`` stays off: it gave wrong second-order gradients.
+        unsynchronised. `static_graph` stays off: it gave wrong second-order gradients.
         """
         step = step.to(self.device)
         if self.world_size == 1:
@@ -102,18 +102,18 @@ class Runtime:
         return nn.parallel.DistributedDataParallel(step, device_ids=devices)
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
-        """The sum of ``value`` (any shape) over all processes."""
+        """The sum of `value` (any shape) over all processes."""
         if self.world_size > 1:
             value = value.clone()
             dist.all_reduce(value)
         return value
 
     def all_reduce_mean(self, value: Tensor) -> Tensor:
-        """The mean of ``value`` (any shape) over all processes."""
+        """The mean of `value` (any shape) over all processes."""
         return self.all_reduce_sum(value) / self.world_size
 
     def any_rank(self, flag: bool) -> bool:
-        """Whether ``flag`` is true in any process; every process must call it."""
+        """Whether `flag` is true in any process; every process must call it."""
         if self.world_size == 1:
             return flag
         return bool(self.all_reduce_sum(torch.tensor(float(flag), device=self.device)) > 0)
@@ -131,7 +131,7 @@ class Runtime:
         return state | {f"named/{name}": g.get_state() for name, g in self._generators.items()}
 
     def set_rng_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`rng_state` gave."""
+        """Restore what `rng_state` gave."""
         torch.set_rng_state(state["torch"].cpu())
         if self.device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
@@ -148,7 +148,7 @@ class Runtime:
     @classmethod
     @contextlib.contextmanager
     def session(cls, device: str = "auto", precision: str = "auto", seed: int = 0) -> Iterator[Runtime]:
-        """:meth:`from_env` that closes itself."""
+        """`from_env` that closes itself."""
         runtime = cls.from_env(device, precision, seed)
         try:
             yield runtime
@@ -157,12 +157,12 @@ class Runtime:
 
 
 def unwrap(step: nn.Module) -> nn.Module:
-    """The module inside :meth:`Runtime.wrap`'s result."""
+    """The module inside `Runtime.wrap`'s result."""
     return step.module if isinstance(step, nn.parallel.DistributedDataParallel) else step
 
 
 def to_device(value: T, device: torch.device) -> T:
-    """``value`` with every tensor in it (in tuples, named tuples, lists and dicts) moved to ``device``."""
+    """`value` with every tensor in it (in tuples, named tuples, lists and dicts) moved to `device`."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)  # type: ignore[return-value]
     if isinstance(value, tuple):

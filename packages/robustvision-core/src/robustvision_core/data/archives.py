@@ -26,11 +26,11 @@ _BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMA
 def safe_extract(archive: StrPath, folder: StrPath) -> pathlib.Path:
     """Unpack a zip or tar archive into a new folder; all of it or nothing.
 
-    The members are checked before anything is written, and unpacked into a temporary folder beside ``folder`` that
+    The members are checked before anything is written, and unpacked into a temporary folder beside `folder` that
     takes its name at the end. Owners and permissions are not kept.
 
     Args:
-        archive: A ``.zip``, or a tar, compressed or not.
+        archive: A `.zip`, or a tar, compressed or not.
         folder: Where to; it must be missing or empty.
 
     Raises:
@@ -56,10 +56,10 @@ def safe_extract(archive: StrPath, folder: StrPath) -> pathlib.Path:
 
 
 def read_members(archive: StrPath, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """The files of an archive whose name ``wanted`` accepts, read into memory in one pass.
+    """The files of an archive whose name `wanted` accepts, read into memory in one pass.
 
     Raises:
-        DataError: As :func:`safe_extract`.
+        DataError: As `safe_extract`.
     """
     with _opened(pathlib.Path(archive)) as opened:
         if isinstance(opened, zipfile.ZipFile):
@@ -118,7 +118,7 @@ def _target(link: tarfile.TarInfo) -> str:
 
 
 def _parents(path: str) -> list[str]:
-    """Every folder on the way to ``path``, those that a later ``..`` leaves again included."""
+    """Every folder on the way to `path`, those that a later `..` leaves again included."""
     parts = path.split("/")
     return [posixpath.normpath("/".join(parts[:end]) or ".") for end in range(len(parts))]
 

@@ -20,7 +20,7 @@ def random_shift(images: Tensor, pixels: int, generator: torch.Generator | None 
 
 
 def random_flip(images: Tensor, generator: torch.Generator | None = None, p: float = 0.5) -> Tensor:
-    """Each image mirrored left to right with probability ``p``."""
+    """Each image mirrored left to right with probability `p`."""
     mirrored = _draw_flips(images, p, generator)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
@@ -35,7 +35,7 @@ def affine_augment(
 ) -> Callable[[Tensor, torch.Generator | None], Tensor]:
     """One function that rotates, then mirrors, then shifts each image, resampling it once.
 
-    With ``degrees=0`` nothing is interpolated: the result is bit-equal to padding, cropping and mirroring.
+    With `degrees=0` nothing is interpolated: the result is bit-equal to padding, cropping and mirroring.
 
     Args:
         shift: Largest shift each way, in whole pixels.
@@ -43,10 +43,10 @@ def affine_augment(
         degrees: Largest rotation, uniform in [-degrees, degrees].
 
     Returns:
-        ``augment(images, generator)`` for :class:`robustvision_core.data.DeviceBatches`.
+        `augment(images, generator)` for `robustvision_core.data.DeviceBatches`.
 
     Raises:
-        ValueError: ``shift`` or ``degrees`` is negative.
+        ValueError: `shift` or `degrees` is negative.
     """
     if shift < 0 or int(shift) != shift:
         raise ValueError(f"shift is {shift}: expected a whole number of pixels, 0 or more")
@@ -65,7 +65,7 @@ def _affine(images: Tensor, generator: torch.Generator | None, shift: int, flip:
 
 
 def _cut(images: Tensor, pad: int, corners: Tensor, mirrored: Tensor | None) -> Tensor:
-    """Windows of the zero-padded images with their upper left corners at ``corners`` (B, 2), some mirrored."""
+    """Windows of the zero-padded images with their upper left corners at `corners` (B, 2), some mirrored."""
     batch, channels, height, width = images.shape
     padded = functional.pad(images, (pad, pad, pad, pad))
     rows, columns = (torch.arange(size, device=images.device).expand(batch, size) for size in (height, width))

@@ -35,37 +35,37 @@ class Batch(NamedTuple):
 class DeviceBatches:
     """Batches of a set that lives on the device whole, as uint8, and is batched there by index.
 
-    Order and augmentation depend on (seed, epoch, batch number) alone, so starting at ``epoch(e, start=b)`` gives
+    Order and augmentation depend on (seed, epoch, batch number) alone, so starting at `epoch(e, start=b)` gives
     exactly the batches that an uninterrupted run would have had, with no generator state to save.
 
-    Of ``world_size`` processes each gets an equal, contiguous part of every global batch, augmented as one process
+    Of `world_size` processes each gets an equal, contiguous part of every global batch, augmented as one process
     would have augmented it: together they see exactly the batches of one process. Where the last batch does not
-    divide, its last ``size % world_size`` samples are left out of that epoch (with ``shuffle`` others each epoch), so
+    divide, its last `size % world_size` samples are left out of that epoch (with `shuffle` others each epoch), so
     that every process has the same number of batches of one size and no sample comes twice. To evaluate on every
-    sample, use ``world_size=1``.
+    sample, use `world_size=1`.
 
     Args:
-        data: The set; it is moved to ``device``.
+        data: The set; it is moved to `device`.
         batch_size: Of the global batch, all processes together.
         shuffle: A new random order every epoch; else the order of the set.
         seed: Of the order and the augmentation.
         drop_last: Leave out the last batch where it is smaller.
         rank: Number of this process.
         world_size: Number of processes.
-        mean: Of each channel, (C,) or one number, on the scale 0..1; None computes it from ``data``. Give the
+        mean: Of each channel, (C,) or one number, on the scale 0..1; None computes it from `data`. Give the
             training set's to the batches of the test set.
-        std: As ``mean``.
+        std: As `mean`.
         augment: Applied to images scaled to 0..1, before they are normalised, so that zero padding is black; see
-            :data:`Augment`.
+            `Augment`.
         device: Where the set and the batches live.
 
     Attributes:
         mean: (C,) float32, the mean that images are normalised with.
-        std: (C,) float32, as ``mean``.
+        std: (C,) float32, as `mean`.
 
     Raises:
-        UserError: ``batch_size`` is not a positive multiple of ``world_size``, or there is no such rank.
-        DataError: ``mean`` or ``std`` has another number of channels, or ``std`` is not positive.
+        UserError: `batch_size` is not a positive multiple of `world_size`, or there is no such rank.
+        DataError: `mean` or `std` has another number of channels, or `std` is not positive.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class DeviceBatches:
         return len(self.order)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from number ``start`` on."""
+        """The batches of one epoch from number `start` on."""
         order = self.order.samples(epoch).to(self.data.device)
         for number in range(start, len(self)):
             whole, part = self.order.cut(number)
@@ -113,7 +113,7 @@ class DeviceBatches:
 
 
 class BatchOrder:
-    """Which samples make which batch; arguments as in :class:`DeviceBatches`, ``count`` is the set's size."""
+    """Which samples make which batch; arguments as in `DeviceBatches`, `count` is the set's size."""
 
     def __init__(
         self, count: int, batch_size: int, shuffle: bool, seed: int, drop_last: bool, rank: int, world_size: int
@@ -139,7 +139,7 @@ class BatchOrder:
         return torch.randperm(self.count, generator=generator)
 
     def cut(self, number: int) -> tuple[slice, slice]:
-        """Of global batch ``number``: its place in the epoch's order, and this process's part within the batch."""
+        """Of global batch `number`: its place in the epoch's order, and this process's part within the batch."""
         start = number * self.batch_size
         part = (min(start + self.batch_size, self.used) - start) // self.world_size
         return slice(start, min(start + self.batch_size, self.count)), slice(self.rank * part, (self.rank + 1) * part)
@@ -167,16 +167,16 @@ def channel_stats(data: ImageSet) -> tuple[Tensor, Tensor]:
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor, scale: float = 255) -> Tensor:
-    """``(images / scale - mean) / std`` as one affine map.
+    """`(images / scale - mean) / std` as one affine map.
 
     Args:
-        images: (B, C, H, W) uint8, or float with ``scale=1`` where they are on the scale 0..1 already.
+        images: (B, C, H, W) uint8, or float with `scale=1` where they are on the scale 0..1 already.
         mean: (C,) float on the scale 0..1.
         std: (C,) float, positive.
         scale: The value of white.
 
     Returns:
-        (B, C, H, W) of the type of ``mean``.
+        (B, C, H, W) of the type of `mean`.
     """
     factor, offset = (1 / (scale * std))[:, None, None], (-mean / std)[:, None, None]
     # cast first, then in place: one mixed-type product was measured 20 times slower on the CPU
@@ -184,7 +184,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor, scale: float = 255) -> 
 
 
 def resolve_stats(data: ImageSet, mean: Statistic | None, std: Statistic | None) -> tuple[Tensor, Tensor]:
-    """``mean`` and ``std`` as (C,) float32 on the set's device, computed by :func:`channel_stats` where None."""
+    """`mean` and `std` as (C,) float32 on the set's device, computed by `channel_stats` where None."""
     computed = channel_stats(data) if mean is None or std is None else (mean, std)
     chosen = [given if given is not None else own for given, own in zip((mean, std), computed, strict=True)]
     mean_of, std_of = (channel_vector(value, data.shape[0], data.device) for value in chosen)
@@ -194,7 +194,7 @@ def resolve_stats(data: ImageSet, mean: Statistic | None, std: Statistic | None)
 
 
 def channel_vector(value: Statistic, channels: int, device: str | torch.device = "cpu") -> Tensor:
-    """``value`` as (channels,) float32; one number stands for all channels."""
+    """`value` as (channels,) float32; one number stands for all channels."""
     vector = torch.as_tensor(value, dtype=torch.float32, device=device).reshape(-1)
     if len(vector) not in (1, channels):
         raise DataError(f"mean and std need 1 or {channels} values, one a channel, got {len(vector)}")

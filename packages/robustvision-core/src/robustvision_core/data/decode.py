@@ -45,11 +45,11 @@ def decode(
         name: What to call it in errors.
         grey: One channel rather than RGB.
         size: Height and width of the window to cut; None keeps the whole image as it is.
-        resize: Length that the shorter side is brought to before, bilinearly with antialiasing; None takes ``size``.
+        resize: Length that the shorter side is brought to before, bilinearly with antialiasing; None takes `size`.
         crop: Places the window.
 
     Raises:
-        DataError: The file is missing, truncated or no image; the message holds ``name``.
+        DataError: The file is missing, truncated or no image; the message holds `name`.
     """
     from PIL import Image
 
@@ -73,11 +73,11 @@ def decode_all(
         sources: Files or their bytes.
         names: What to call each in errors.
         about: What to call them together.
-        grey: As in :func:`decode`.
-        size: As in :func:`decode`; None demands that all have the size of the first.
+        grey: As in `decode`.
+        size: As in `decode`; None demands that all have the size of the first.
 
     Raises:
-        DataError: As :func:`decode`; or there are none; or their sizes differ and ``size`` is None.
+        DataError: As `decode`; or there are none; or their sizes differ and `size` is None.
     """
     from tqdm import tqdm
 

@@ -9,11 +9,11 @@ from robustvision_core.errors import DataError
 
 
 def fetch(query: Query, torchvision_name: str, **options: Any) -> None:
-    """Let torchvision download and check a data set into ``<root>/<name>``.
+    """Let torchvision download and check a data set into `<root>/<name>`.
 
     Args:
         query: Names the folder.
-        torchvision_name: A class of ``torchvision.datasets``.
+        torchvision_name: A class of `torchvision.datasets`.
         options: What its constructor takes besides, as the split.
 
     Raises:

@@ -22,19 +22,19 @@ MARGIN = 8 / 7  # a random window of 224 pixels is cut from a shorter side of 25
 
 
 class FileBatches:
-    """Batches of image files, read and decoded by worker processes; otherwise as ``DeviceBatches``.
+    """Batches of image files, read and decoded by worker processes; otherwise as `DeviceBatches`.
 
     Order and random crops depend on (seed, epoch, sample) alone, augmentation on (seed, epoch, batch number, rank):
-    starting at ``epoch(e, start=b)`` gives exactly the batches of an uninterrupted run, for any number of workers.
-    The processes of a distributed run together see one process's samples and crops, but draw ``augment`` apart, for
+    starting at `epoch(e, start=b)` gives exactly the batches of an uninterrupted run, for any number of workers.
+    The processes of a distributed run together see one process's samples and crops, but draw `augment` apart, for
     no process decodes the others' images.
 
     Args:
-        files: What :func:`robustvision_core.data.folder_files` gives.
+        files: What `robustvision_core.data.folder_files` gives.
         batch_size: Of the global batch, all processes together.
         image_size: Height and width of the images.
-        random_crop: Resize the shorter side to 8/7 of ``image_size`` and cut a window anywhere, for training; else
-            resize it to ``image_size`` and cut the middle.
+        random_crop: Resize the shorter side to 8/7 of `image_size` and cut a window anywhere, for training; else
+            resize it to `image_size` and cut the middle.
         grey: One channel rather than RGB.
         shuffle: A new random order every epoch.
         seed: Of the order, the crops and the augmentation.
@@ -42,8 +42,8 @@ class FileBatches:
         rank: Number of this process.
         world_size: Number of processes.
         mean: Of each channel on the scale 0..1; None estimates it from up to 512 evenly spaced files.
-        std: As ``mean``.
-        augment: As for ``DeviceBatches``; runs on the device.
+        std: As `mean`.
+        augment: As for `DeviceBatches`; runs on the device.
         device: Where the batches go.
         workers: Processes that decode; None takes one a core, at most 8; 0 decodes in this process.
 
@@ -84,7 +84,7 @@ class FileBatches:
         return len(self.order)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from number ``start`` on."""
+        """The batches of one epoch from number `start` on."""
         order = self.order.samples(epoch)
         cuts = [self.order.cut(number) for number in range(start, len(self))]
         rows = [order[whole][part].tolist() for whole, part in cuts]
@@ -148,7 +148,7 @@ def _as_it_is(loaded: Any) -> Any:
 
 
 def _sample(files: ImageFiles, image_size: int, grey: bool, count: int) -> ImageSet:
-    """Up to ``count`` evenly spaced files in memory."""
+    """Up to `count` evenly spaced files in memory."""
     rows = torch.linspace(0, len(files) - 1, min(count, len(files))).long()
     paths = [files.paths[row] for row in rows.tolist()]
     images = decode_all(paths, [str(path) for path in paths], files.name, grey=grey, size=image_size)

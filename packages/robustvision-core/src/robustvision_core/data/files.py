@@ -17,7 +17,7 @@ SPLITS = ("train", "val", "test")
 @dataclass(frozen=True)
 class ImageFiles:
     """A labelled list of image files, for what is too large for memory; see
-    :class:`robustvision_core.data.FileBatches`.
+    `robustvision_core.data.FileBatches`.
 
     Attributes:
         paths: The N files.
@@ -38,10 +38,10 @@ class ImageFiles:
 def folder_files(path: str | pathlib.Path, split: str = "train") -> ImageFiles:
     """The image files of one split of a folder, sorted by class and name.
 
-    Classes are the subfolders of ``train`` where there is one, so that every split numbers them alike.
+    Classes are the subfolders of `train` where there is one, so that every split numbers them alike.
 
     Raises:
-        DataError: A folder is missing, holds no images, or a split has a class that ``train`` has not.
+        DataError: A folder is missing, holds no images, or a split has a class that `train` has not.
     """
     top = pathlib.Path(path).expanduser()
     if not top.is_dir():

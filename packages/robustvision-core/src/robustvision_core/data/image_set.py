@@ -17,11 +17,11 @@ class ImageSet:
 
     Attributes:
         images: (N, C, H, W) uint8.
-        labels: (N,) int64 in ``[0, len(classes))``.
+        labels: (N,) int64 in `[0, len(classes))`.
         classes: Name of each class.
         ids: (N,) int64, the identity of each sample in its source: it stays with the sample through splits and
             subsets, so that files indexed by the source's order (noisy labels, ablations) still apply. Default
-            ``arange(N)``.
+            `arange(N)`.
         name: What to call the set in messages.
 
     Raises:
@@ -64,7 +64,7 @@ class ImageSet:
         return self.images.device
 
     def take(self, indices: Tensor | Sequence[int]) -> ImageSet:
-        """The samples at ``indices`` (M,), in that order, with their ids; a (N,) bool mask also works."""
+        """The samples at `indices` (M,), in that order, with their ids; a (N,) bool mask also works."""
         chosen = torch.as_tensor(indices, device=self.device)
         if chosen.dtype == torch.bool:
             chosen = chosen.nonzero()[:, 0]

@@ -94,7 +94,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _finish(value: Any) -> Any:
-    """``value`` with tensors in the place of their stand-ins."""
+    """`value` with tensors in the place of their stand-ins."""
     if isinstance(value, _Array):
         return value.tensor
     if isinstance(value, dict):

@@ -28,7 +28,7 @@ class Query:
         split: One of the source's splits.
         root: The folder of all data sets; it may not exist.
         download: Whether the source may fetch what is missing.
-        path: What followed the colon in names like ``npz:PATH``; else empty.
+        path: What followed the colon in names like `npz:PATH`; else empty.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Query:
         Args:
             what: The file looked for.
             where: The folder it would go to.
-            can_download: Whether ``download=True`` fetches it.
+            can_download: Whether `download=True` fetches it.
         """
         fetch = "pass --download, or " if can_download else ""
         state = "" if self.root.is_dir() else " (no such folder)"
@@ -83,13 +83,13 @@ def register(
     takes_path: bool = False,
     table: dict[str, Source] | None = None,
 ) -> Callable[[Loader], Loader]:
-    """Register the decorated ``load(query, **options) -> ImageSet`` under ``name``.
+    """Register the decorated `load(query, **options) -> ImageSet` under `name`.
 
     Args:
         name: What users write.
         about: One line for lists.
         splits: The splits that it has.
-        takes_path: The name is written with a path behind it, as in ``npz:PATH``.
+        takes_path: The name is written with a path behind it, as in `npz:PATH`.
         table: Where to; None is the table of image sets. Sets of another type have their own.
     """
 
@@ -104,12 +104,12 @@ def register(
 
 
 def names() -> dict[str, str]:
-    """Every data set and what it is, in one line each; sets that need a path are written ``name:PATH``."""
+    """Every data set and what it is, in one line each; sets that need a path are written `name:PATH`."""
     return described(_sources())
 
 
 def described(sources: dict[str, Source]) -> dict[str, str]:
-    """What :func:`names` gives, of any table."""
+    """What `names` gives, of any table."""
     return {f"{name}:PATH" if s.takes_path else name: s.about for name, s in sorted(sources.items())}
 
 
@@ -123,12 +123,12 @@ def load(
     """Load a data set.
 
     Args:
-        name: One of :func:`names`.
-        split: ``train`` or ``test``; some sets have ``val``.
-        root: The folder of all data sets; None takes the variable ``ROBUSTVISION_DATA``, else
-            ``~/.cache/robustvision``.
+        name: One of `names`.
+        split: `train` or `test`; some sets have `val`.
+        root: The folder of all data sets; None takes the variable `ROBUSTVISION_DATA`, else
+            `~/.cache/robustvision`.
         download: Fetch what is missing, where the source can.
-        options: What the source takes besides, as ``size`` of digits.
+        options: What the source takes besides, as `size` of digits.
 
     Raises:
         UserError: No such set, split or option.
@@ -146,7 +146,7 @@ def look_up(
     download: bool,
     options: dict[str, Any],
 ) -> Any:
-    """What :func:`load` does, of any table; ``kind`` is what its sets are called in errors."""
+    """What `load` does, of any table; `kind` is what its sets are called in errors."""
     name, colon, path = name.partition(":")
     if name not in sources:
         raise unknown_name(kind, name, described(sources))
@@ -163,7 +163,7 @@ def look_up(
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """The folder of all data sets: ``root``, else the variable ``ROBUSTVISION_DATA``, else the user's cache."""
+    """The folder of all data sets: `root`, else the variable `ROBUSTVISION_DATA`, else the user's cache."""
     chosen = root or os.environ.get(ROOT_VARIABLE) or "~/.cache/robustvision"
     return pathlib.Path(chosen).expanduser()
 

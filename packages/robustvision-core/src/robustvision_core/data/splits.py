@@ -14,14 +14,14 @@ from robustvision_core.runtime import derive_seed
 
 
 def split(data: ImageSet, sizes: Sequence[float], *, seed: int, stratified: bool = True) -> tuple[ImageSet, ...]:
-    """Disjoint random parts of ``data``, each in the order of ``data``.
+    """Disjoint random parts of `data`, each in the order of `data`.
 
     The same on every machine and device for one seed, and independent of torch's global generator. Parts are cut one
     after another from one order, so with one seed a smaller first part lies inside a larger one.
 
     Args:
         data: The set to split.
-        sizes: Of each part: all int (counts) or all float (fractions of ``data``). Samples left over are left out.
+        sizes: Of each part: all int (counts) or all float (fractions of `data`). Samples left over are left out.
         seed: Chooses the samples.
         stratified: Keep the class proportions in every part, to about one sample a class; each size stays exact.
 
@@ -38,19 +38,19 @@ def split(data: ImageSet, sizes: Sequence[float], *, seed: int, stratified: bool
 
 
 def subset(data: ImageSet, n: int, seed: int, stratified: bool = True) -> ImageSet:
-    """``n`` random samples of ``data``, in its order; see :func:`split`."""
+    """`n` random samples of `data`, in its order; see `split`."""
     return split(data, [int(n)], seed=seed, stratified=stratified)[0]
 
 
 def first(data: ImageSet, n: int) -> ImageSet:
-    """The first ``n`` samples of ``data``."""
+    """The first `n` samples of `data`."""
     if not 0 <= n <= len(data):
         raise DataError(f"{data.name} has {len(data)} samples: {n} were asked for")
     return data.take(torch.arange(n))
 
 
 def rank_in_class(labels: Tensor, num_classes: int) -> Tensor:
-    """(N,) int64: how many earlier samples have the label of each, for ``labels`` (N,) int64."""
+    """(N,) int64: how many earlier samples have the label of each, for `labels` (N,) int64."""
     by_class = torch.argsort(labels, stable=True)
     counts = torch.bincount(labels, minlength=num_classes)
     starts = counts.cumsum(0) - counts

@@ -32,11 +32,11 @@ def load_glyphs(query: Query, per_class: int = 20, size: int = 28, seed: int = 0
     its own hand: shaken nodes and curvature, rotation, shear, scale, place and pen.
 
     Args:
-        query: Its ``split`` is ``train`` (240 classes), ``val`` or ``test`` (80 each).
+        query: Its `split` is `train` (240 classes), `val` or `test` (80 each).
         per_class: Images of each class.
         size: Height and width.
         seed: Of the characters and of the samples. An image depends on (seed, class, index) alone, so that a larger
-            ``per_class`` begins each class with the same images; its id is ``class * 2**20 + index``.
+            `per_class` begins each class with the same images; its id is `class * 2**20 + index`.
     """
     if not 1 <= per_class <= 1 << 20:
         raise DataError(f"glyphs: per_class is {per_class}, expected 1 to {1 << 20}")
@@ -72,7 +72,7 @@ def write(classes: Tensor, index: Tensor, seed: int) -> Tensor:
 
 
 def character(classes: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The quadratic strokes of ``classes`` (B,).
+    """The quadratic strokes of `classes` (B,).
 
     Returns:
         Start and end (B, STROKES, 2), bulge (B, STROKES), and which strokes the character lacks, (B, STROKES) bool.

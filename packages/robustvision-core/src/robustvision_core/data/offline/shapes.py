@@ -84,7 +84,7 @@ def load_shapes(query: Query, count: int | None = None, seed: int = 0) -> ImageS
     """Objects of any place, size, turn, proportion and colour, shaded, before a gradient with stripes and a blob.
 
     Args:
-        query: Its ``split`` is ``train`` or ``test``: other samples of the same distribution.
+        query: Its `split` is `train` or `test`: other samples of the same distribution.
         count: Images, of the classes in turn; None gives 10,000 for training and 2,000 for the test.
         seed: An image depends on (seed, split, index) alone; its id is the index.
     """
@@ -101,7 +101,7 @@ def load_shapes(query: Query, count: int | None = None, seed: int = 0) -> ImageS
 
 
 def render(outline: Callable[[Tensor], Tensor], index: Tensor, stream: int, seed: int) -> Tensor:
-    """(B, 3, SIZE, SIZE) uint8: one object in each of the scenes numbered ``index`` (B,) of a stream."""
+    """(B, 3, SIZE, SIZE) uint8: one object in each of the scenes numbered `index` (B,) of a stream."""
     drawn = iter(uniform(seed, (_SCENE, stream, index), _DRAWS).unbind(1))
     place = _pixels()
     dark, bright = 0.45 * _colour(drawn), 0.55 + 0.45 * _colour(drawn)

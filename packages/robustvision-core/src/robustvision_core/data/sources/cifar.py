@@ -37,10 +37,10 @@ class _Release:
 
 @register("cifar-10", "photos of 10 classes, 32x32 RGB, 50,000 + 10,000 (Krizhevsky 2009)")
 def load_cifar10(query: Query) -> ImageSet:
-    """CIFAR-10 from the official python or binary files, packed or not, or from ``cifar10.npz``.
+    """CIFAR-10 from the official python or binary files, packed or not, or from `cifar10.npz`.
 
-    The order is that of the official files. In ``cifar10.npz``: ``x_train`` (50000, 32, 32, 3) uint8, ``y_train``,
-    ``x_test``, ``y_test`` and optionally ``classes``.
+    The order is that of the official files. In `cifar10.npz`: `x_train` (50000, 32, 32, 3) uint8, `y_train`,
+    `x_test`, `y_test` and optionally `classes`.
     """
     batches = tuple(f"data_batch_{i}" for i in range(1, 6))
     python = _Release(
@@ -60,7 +60,7 @@ def load_cifar10(query: Query) -> ImageSet:
 
 @register("cifar-100", "photos of 100 classes, 32x32 RGB, 50,000 + 10,000 (Krizhevsky 2009); option coarse")
 def load_cifar100(query: Query, coarse: bool = False) -> ImageSet:
-    """CIFAR-100 from the official python or binary files, packed or not; ``coarse`` takes the 20 superclasses."""
+    """CIFAR-100 from the official python or binary files, packed or not; `coarse` takes the 20 superclasses."""
     level = "coarse" if coarse else "fine"
     python = _Release(
         "cifar-100-python",
@@ -143,7 +143,7 @@ def _python(raw: bytes, name: str, key: bytes) -> tuple[Tensor, Tensor]:
 
 
 def _binary(raw: bytes, name: str, label: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Images (N, 3072) and labels (N,) of records of label bytes and pixels; ``label``: how many, and which."""
+    """Images (N, 3072) and labels (N,) of records of label bytes and pixels; `label`: how many, and which."""
     heads, which = label
     record = heads + PIXELS
     if len(raw) == 0 or len(raw) % record:

@@ -18,13 +18,13 @@ TEST_EVERY = 5
 
 @register("digits", "1,797 real handwritten digits, 8x8 grey, offline (scikit-learn); option size")
 def load_digits(query: Query, size: int = 8) -> ImageSet:
-    """The digits of scikit-learn's ``load_digits`` (test part of the UCI optical digits, Alpaydin and Kaynak 1998).
+    """The digits of scikit-learn's `load_digits` (test part of the UCI optical digits, Alpaydin and Kaynak 1998).
 
     The source has no split. Of each class every fifth sample in the source's order is for the test (355 in all), the
-    others for training (1,442); ``ids`` are positions in the source.
+    others for training (1,442); `ids` are positions in the source.
 
     Args:
-        query: Its ``split`` is ``train`` or ``test``.
+        query: Its `split` is `train` or `test`.
         size: Height and width; other than 8 the images are resized bilinearly, without antialiasing.
     """
     if not 1 <= size <= 512:

@@ -11,16 +11,16 @@ from robustvision_core.errors import DataError
 
 @register("folder", "your images, one subfolder a class; options image_size, grey, max_gib", SPLITS, takes_path=True)
 def load_folder(query: Query, image_size: int = 64, grey: bool = False, max_gib: float = 4.0) -> ImageSet:
-    """The images of ``PATH/<split>/<class>/``, or of ``PATH/<class>/`` where PATH has no splits, decoded into memory.
+    """The images of `PATH/<split>/<class>/`, or of `PATH/<class>/` where PATH has no splits, decoded into memory.
 
     Args:
-        query: Its ``path`` is the folder, relative to the working directory. A folder without splits is ``train``.
+        query: Its `path` is the folder, relative to the working directory. A folder without splits is `train`.
         image_size: The shorter side is resized to this and the middle square of this side kept.
         grey: One channel rather than RGB.
         max_gib: Largest size in memory, in GiB.
 
     Raises:
-        DataError: The folder is missing or empty, a file is no image, or the set is larger than ``max_gib``.
+        DataError: The folder is missing or empty, a file is no image, or the set is larger than `max_gib`.
     """
     if image_size < 1:
         raise DataError(f"image_size is {image_size}: expected 1 or more pixels")

@@ -20,7 +20,7 @@ DIGITS = tuple("0123456789")
 
 @register("svhn", "house numbers cropped to digits, 32x32 RGB, 73,257 + 26,032 (Netzer et al. 2011)")
 def load_svhn(query: Query) -> ImageSet:
-    """SVHN from ``train_32x32.mat`` and ``test_32x32.mat``; the files' label 10 is the digit 0."""
+    """SVHN from `train_32x32.mat` and `test_32x32.mat`; the files' label 10 is the digit 0."""
     path = _find(query, f"{query.split}_32x32.mat", "SVHN", split=query.split)
     images, labels = read_mat(path)
     return ImageSet(images, labels % 10, DIGITS, name=query.title)
@@ -28,7 +28,7 @@ def load_svhn(query: Query) -> ImageSet:
 
 @register("usps", "envelope digits, 16x16 grey, 7,291 + 2,007 (Hull 1994)")
 def load_usps(query: Query) -> ImageSet:
-    """USPS from ``usps.bz2`` and ``usps.t.bz2``, the LIBSVM text files."""
+    """USPS from `usps.bz2` and `usps.t.bz2`, the LIBSVM text files."""
     is_train = query.split == "train"
     path = _find(query, "usps.bz2" if is_train else "usps.t.bz2", "USPS", train=is_train)
     images, labels = read_usps(path)
@@ -61,7 +61,7 @@ def read_mat(path: pathlib.Path) -> tuple[Tensor, Tensor]:
 def read_usps(path: pathlib.Path) -> tuple[Tensor, Tensor]:
     """Images (N, 1, 16, 16) uint8 and labels (N,) int64 in 0..9 of one of USPS's text files.
 
-    A line is the label, 1 to 10, and 256 pairs ``place:value`` with values from -1 (black) to 1 (white).
+    A line is the label, 1 to 10, and 256 pairs `place:value` with values from -1 (black) to 1 (white).
 
     Raises:
         DataError: The file is truncated or holds something else.

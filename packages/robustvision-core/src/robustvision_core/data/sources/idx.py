@@ -39,7 +39,7 @@ def load_kmnist(query: Query) -> ImageSet:
 
 
 def read_idx(path: pathlib.Path) -> Tensor:
-    """The array of an IDX file of unsigned bytes, plain or ``.gz``, as a uint8 tensor of its shape.
+    """The array of an IDX file of unsigned bytes, plain or `.gz`, as a uint8 tensor of its shape.
 
     The format: two zero bytes, the element type (8 for unsigned bytes), the number of dimensions, each dimension as a
     big-endian 32-bit integer, then the elements in row-major order.
@@ -83,7 +83,7 @@ def _load(query: Query, folder: str, classes: tuple[str, ...]) -> ImageSet:
 
 
 def _find(query: Query, folder: str, file: str) -> pathlib.Path:
-    """The path of ``file`` or ``file.gz`` in any of the usual layouts, after a download if that was asked for."""
+    """The path of `file` or `file.gz` in any of the usual layouts, after a download if that was asked for."""
     own = query.root / query.name
     places = [own / folder / "raw", query.root / folder / "raw", own / "raw", own]
     candidates = [place / name for place in places for name in (file, f"{file}.gz")]

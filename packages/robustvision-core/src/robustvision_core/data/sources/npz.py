@@ -26,21 +26,21 @@ EXPECTED = "expected images (or x_train, x_test) and labels (or y_train, y_test)
 
 @register("npz", "your NumPy archive with images and labels; option layout", ("train", "val", "test"), takes_path=True)
 def load_npz(query: Query, layout: str = "auto") -> ImageSet:
-    """The images ``x_<split>`` and labels ``y_<split>`` of an ``.npz``; see :func:`read_npz`."""
+    """The images `x_<split>` and labels `y_<split>` of an `.npz`; see `read_npz`."""
     return read_npz(pathlib.Path(query.path).expanduser(), query.split, layout)
 
 
 def read_npz(path: pathlib.Path, split: str, layout: str = "auto") -> ImageSet:
-    """One split of an ``.npz`` file, never unpickling.
+    """One split of an `.npz` file, never unpickling.
 
-    Images are uint8, (N, H, W), (N, C, H, W) or (N, H, W, C), under ``x_<split>``, ``images_<split>`` or
-    ``<split>_images``; or, for ``train`` in a file of one set, under ``images`` or ``x``. Labels are integers, (N,) or
-    (N, 1), under ``y_<split>``, ``labels_<split>``, ``labels`` or ``y``. Names under ``classes`` are optional.
+    Images are uint8, (N, H, W), (N, C, H, W) or (N, H, W, C), under `x_<split>`, `images_<split>` or
+    `<split>_images`; or, for `train` in a file of one set, under `images` or `x`. Labels are integers, (N,) or
+    (N, 1), under `y_<split>`, `labels_<split>`, `labels` or `y`. Names under `classes` are optional.
 
     Args:
         path: The file.
         split: The split to read.
-        layout: ``nchw`` or ``nhwc`` for images of 4 dimensions; ``auto`` looks where the 1 or 3 channels are.
+        layout: `nchw` or `nhwc` for images of 4 dimensions; `auto` looks where the 1 or 3 channels are.
 
     Raises:
         DataError: The file is missing, truncated or holds something else; says what was found and expected.
@@ -59,7 +59,7 @@ def read_npz(path: pathlib.Path, split: str, layout: str = "auto") -> ImageSet:
 
 
 def to_nchw(array: np.ndarray[Any, Any], layout: str, name: str) -> Tensor:
-    """An array of images as (N, C, H, W) uint8; arguments as in :func:`read_npz`, ``name`` for errors."""
+    """An array of images as (N, C, H, W) uint8; arguments as in `read_npz`, `name` for errors."""
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
         raise DataError(f"{name} is {describe(array)}: expected uint8 (N, H, W), (N, C, H, W) or (N, H, W, C)")
     images = torch.from_numpy(array)
@@ -74,7 +74,7 @@ def to_nchw(array: np.ndarray[Any, Any], layout: str, name: str) -> Tensor:
 
 
 class _Archive:
-    """An open ``.npz`` whose failures name the file."""
+    """An open `.npz` whose failures name the file."""
 
     def __init__(self, path: pathlib.Path) -> None:
         if not path.is_file():
@@ -102,7 +102,7 @@ class _Archive:
         return list(self.opened.files)
 
     def find(self, stems: Iterable[str], split: str) -> str:
-        """The key of a split: ``x_train`` or ``train_x``; for train also plain ``x`` in a file without splits."""
+        """The key of a split: `x_train` or `train_x`; for train also plain `x` in a file without splits."""
         wanted = [key for stem in stems for key in (f"{stem}_{split}", f"{split}_{stem}")]
         if split == "train":
             wanted += list(stems)

@@ -20,11 +20,11 @@ FOLDERS = {"train": "images_background", "test": "images_evaluation"}
 def load_omniglot(query: Query, size: int = 28) -> ImageSet:
     """Omniglot from its zip archives or unpacked: the background set for training, the evaluation set for the test.
 
-    The splits share no alphabet. Classes are named ``Alphabet/character01``. White on black, as MNIST: the files are
+    The splits share no alphabet. Classes are named `Alphabet/character01`. White on black, as MNIST: the files are
     black on white.
 
     Args:
-        query: Its ``split`` is ``train`` (30 alphabets) or ``test`` (20 alphabets).
+        query: Its `split` is `train` (30 alphabets) or `test` (20 alphabets).
         size: Height and width that the 105x105 images are resized to, bilinearly with antialiasing.
     """
     if not 1 <= size <= 512:
@@ -41,7 +41,7 @@ def load_omniglot(query: Query, size: int = 28) -> ImageSet:
 
 
 def _files(query: Query) -> tuple[dict[str, pathlib.Path | bytes], str]:
-    """Every image by its path ``.../alphabet/character/file.png``, and what holds them."""
+    """Every image by its path `.../alphabet/character/file.png`, and what holds them."""
     folder = FOLDERS[query.split]
     own = query.root / query.name
     for _ in range(2):

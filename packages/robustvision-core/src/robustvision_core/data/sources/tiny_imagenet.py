@@ -39,12 +39,12 @@ class _Tree:
 
 @register("tiny-imagenet", "photos of up to 200 classes, 64x64 RGB, 500 + 50 each (Le and Yang 2015); option size")
 def load_tiny_imagenet(query: Query, size: int = 64) -> ImageSet:
-    """Tiny ImageNet from its folder ``tiny-imagenet-200`` or a ``tiny-imagenet*.zip`` of it.
+    """Tiny ImageNet from its folder `tiny-imagenet-200` or a `tiny-imagenet*.zip` of it.
 
-    Classes are those of ``wnids.txt``, in its order, under their first name in ``words.txt``.
+    Classes are those of `wnids.txt`, in its order, under their first name in `words.txt`.
 
     Args:
-        query: ``test`` is the official validation part, as the official test part has no labels.
+        query: `test` is the official validation part, as the official test part has no labels.
         size: Height and width to resize to.
     """
     tree = _open(query, "val" if query.split == "train" else "train")
@@ -62,10 +62,10 @@ def load_few_shot(query: Query, size: int = 64) -> ImageSet:
     """Tiny ImageNet's classes that miniImageNet shares, in miniImageNet's split: no class is in two splits.
 
     All labelled images of a class are used, those of Tiny ImageNet's training part first. The split is read from
-    ``miniimagenet_split.csv`` beside ``wnids.txt``, with columns ``wnid`` and ``miniimagenet_split``.
+    `miniimagenet_split.csv` beside `wnids.txt`, with columns `wnid` and `miniimagenet_split`.
 
     Args:
-        query: Its ``split`` is ``train``, ``val`` or ``test``.
+        query: Its `split` is `train`, `val` or `test`.
         size: Height and width to resize to.
     """
     tree = _open(query)
@@ -77,7 +77,7 @@ def load_few_shot(query: Query, size: int = 64) -> ImageSet:
 
 
 def _open(query: Query, without: str = "") -> _Tree:
-    """The set's files, but for the unlabelled test part and the part called ``without``."""
+    """The set's files, but for the unlabelled test part and the part called `without`."""
     skipped = re.compile(rf"{FOLDER}/(test|{without or 'test'})/")
     for place in (query.root / "tiny-imagenet", query.root):
         if (place / FOLDER).is_dir():
