@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from diffpnp_pose import Huber, SampleConsensus, angular_distance, epnp, so3_log, solve_pnp, translation_error
-from geometry import drone
-from measure import save
-from rivals import OPENCV, kornia_dlt, opencv, pytorch3d_epnp
 from torch import Tensor
+
+from benchmarks.common import save
+from benchmarks.diffpnp_pose._geometry import drone
+from benchmarks.diffpnp_pose._rivals import OPENCV, kornia_dlt, opencv, pytorch3d_epnp
 
 POSES = 1000
 QUESTION = "How accurate are poses on UAVA's geometry, and how many are more than 15 degrees off?"
@@ -74,8 +75,9 @@ def rows_of(name: str, noise: float, outliers: int, seed: int) -> list[dict[str,
     return rows
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure every case."""
     torch.set_num_threads(1)
     cases = [(drone_, noise, 0) for drone_ in ("M2ED", "Tello") for noise in (0.05, 0.5, 2.0)]
     cases += [(drone_, 0.5, count) for drone_ in ("M2ED", "Tello") for count in (1, 2)]
-    save("accuracy", QUESTION, [row for i, c in enumerate(cases) for row in rows_of(*c, seed=10 * i)], NOTES)
+    save(__file__, QUESTION, [row for i, c in enumerate(cases) for row in rows_of(*c, seed=10 * i)], notes=NOTES)

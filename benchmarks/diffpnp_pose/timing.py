@@ -1,4 +1,4 @@
-"""How long do PnP's forward and backward pass take, beside the published algorithm and other solvers?"""
+"""The forward pass beside other solvers, over batch sizes and numbers of points."""
 
 from __future__ import annotations
 
@@ -9,57 +9,42 @@ from typing import Any
 import cv2
 import torch
 from diffpnp_pose import epnp, solve_pnp
-from geometry import cloud, drone
-from measure import interleaved, save
-from rivals import OPENCV, PerItem, kornia_dlt, opencv_poses, pytorch3d_epnp
-from torch import Tensor
 
-QUESTION = "How long do the forward and backward pass of PnP take? (milliseconds, medians)"
-NOTES = """One thread, float64, 0.5 px noise. `fwd`, `bwd`, `fwd+bwd` are `solve_pnp`, whose poses are minima of the
-reprojection error; OpenCV's SQPNP and EPNP minimise an algebraic error. `per item` is the published algorithm (OpenCV's
-ITERATIVE and six autograd passes per item), `per item faster` its cheaper variant; both are extrapolated from 24 items
-for larger batches, where they are marked by the column `per item measured at`."""
+from benchmarks.common import save
+from benchmarks.diffpnp_pose._balanced import milliseconds
+from benchmarks.diffpnp_pose._geometry import cloud, drone
+from benchmarks.diffpnp_pose._rivals import OPENCV, kornia_dlt, opencv_poses, pytorch3d_epnp
 
-
-def forward_backward(f: Callable[[Tensor], Tensor], x: Tensor, up: Tensor) -> Callable[[], Any]:
-    """A task that solves and differentiates."""
-    x = x.clone().requires_grad_()
-    return lambda: torch.autograd.grad(f(x), x, up)
+QUESTION = "How long does PnP take beside other solvers? (milliseconds, medians)"
+NOTES = (
+    "One thread, float64, 0.5 px noise. solve_pnp ends at a minimum of the reprojection error; OpenCV's SQPNP and "
+    "EPNP, PyTorch3D's EPnP and kornia's DLT minimise an algebraic error and stop there."
+)
 
 
-def case(geometry: str, n: int, batch: int) -> dict[str, Any]:
-    """One row: all solvers on one batch."""
+def row(geometry: str, n: int, batch: int) -> dict[str, Any]:
+    """All solvers on one batch."""
     x, z, K, _, _ = drone("Tello", batch, 0.5, 0) if geometry == "Tello" else cloud(n, batch, 0.5, 0)
     leaf = x.clone().requires_grad_()
     pose = solve_pnp(leaf, z, K).pose
     up = torch.randn_like(pose)
-    few = min(batch, 24)
     tasks: dict[str, Callable[[], Any]] = {
-        "fwd": lambda: solve_pnp(x, z, K),
-        "bwd": lambda: torch.autograd.grad(pose, leaf, up, retain_graph=True),
-        "fwd+bwd": forward_backward(lambda v: solve_pnp(v, z, K).pose, x, up),
-        "EPnP fwd": lambda: epnp(x, z, K),
+        "forward": lambda: solve_pnp(x, z, K),
+        "backward": lambda: torch.autograd.grad(pose, leaf, up, retain_graph=True),
+        "epnp forward": lambda: epnp(x, z, K),
         **{name: (lambda flag=flag: opencv_poses(flag, x, z, K)) for name, flag in OPENCV.items()},
         "kornia DLT": lambda: kornia_dlt(x, z, K),
     }
     if importlib.util.find_spec("pytorch3d"):
         tasks["pytorch3d EPnP"] = lambda: pytorch3d_epnp(x, z, K)
-    row: dict[str, Any] = {"geometry": geometry, "n": n, "B": batch} | interleaved(tasks, 7 if batch >= 1024 else 15)
-    slow = {
-        name: forward_backward(lambda v, faster=faster: PerItem.apply(v, z, K, faster), x[:few], up[:few])
-        for name, faster in (("per item fwd+bwd", False), ("per item faster fwd+bwd", True))
-    }
-    for name, value in interleaved(slow | {"again": tasks["fwd+bwd"]}, 5).items():
-        row[name] = value * batch / few
-    row["fwd+bwd beside per item"] = row.pop("again") * few / batch
-    row["per item / ours"] = row["per item fwd+bwd"] / row["fwd+bwd beside per item"]
-    row["fwd / SQPNP"] = row["fwd"] / row["cv2 SQPNP"]
-    row["per item measured at"] = few
-    return row
+    found = milliseconds(tasks)
+    return {"geometry": geometry, "n": n, "B": batch, **found, "forward / SQPNP": found["forward"] / found["cv2 SQPNP"]}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Time every shape."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     shapes = [("Tello", 9), ("cloud", 9), ("cloud", 20)]
-    save("timing", QUESTION, [case(g, n, b) for g, n in shapes for b in (1, 24, 256, 1024)], NOTES)
+    rows = [row(g, n, b) for g, n in shapes for b in (1, 24, 256, 1024)]
+    save(__file__, QUESTION, rows, notes=NOTES, opencv=cv2.__version__)

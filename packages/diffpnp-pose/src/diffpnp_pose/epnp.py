@@ -13,8 +13,9 @@ from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.problem import gather_inputs, normalise
 
 _INSTALL_HINT = (
-    'backend="pytorch3d" needs PyTorch3D: pip install "diffpnp-pose[pytorch3d]". Where no wheel fits, build it against '
-    "the installed torch: pip install --no-build-isolation git+https://github.com/facebookresearch/pytorch3d.git"
+    'backend="pytorch3d" needs PyTorch3D, which has no wheel for this Python: pip install "diffpnp-pose[pytorch3d]" '
+    "for what its build needs, then build it against the installed torch: "
+    "pip install --no-build-isolation git+https://github.com/facebookresearch/pytorch3d.git"
 )
 
 

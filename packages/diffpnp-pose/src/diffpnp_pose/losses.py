@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from diffpnp_pose.geometry import project
 from diffpnp_pose.pnp.linearise import cost_of
 from diffpnp_pose.pnp.problem import gather_inputs, normalise
-from diffpnp_pose.pnp.refine import cayley
+from diffpnp_pose.pnp.refine import turned
 from diffpnp_pose.pnp.result import PnPResult
 
 
@@ -196,7 +196,7 @@ def monte_carlo_pose_loss(
     steps, log_q = _proposal(result, scale, samples, degrees, generator)
     index = torch.arange(len(valid), device=valid.device).repeat(samples)
     solution = result.solution
-    drawn_R = cayley(steps[..., :3].flatten(0, 1)) @ solution.R[index]
+    drawn_R = turned(solution.R[index], steps[..., :3].flatten(0, 1))
     drawn = cost_of(problem.select(index), drawn_R, solution.t[index] + steps[..., 3:].flatten(0, 1))
     log_integral = torch.logsumexp(-scale * drawn.view(samples, -1) - log_q, 0)
     loss = scale * cost_of(problem, flat_R, true_t) + log_integral - torch.log(scale.new_tensor(float(samples)))

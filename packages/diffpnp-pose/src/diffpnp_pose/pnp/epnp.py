@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffpnp_pose.pnp.initial import normal_of, rays_of, shape_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
-from diffpnp_pose.pnp.refine import cayley
+from diffpnp_pose.pnp.refine import turned
 
 _BETA_STEPS = 25
 # products beta_i beta_j solved for linearly in each start, by kernel size
@@ -190,4 +190,4 @@ def _alignment(H: Tensor) -> Tensor:
     fixed = (N.detach() + N.detach().mT) / 2
     eye = torch.eye(3, dtype=H.dtype, device=H.device)
     curvature = fixed.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] * eye - fixed
-    return cayley(torch.linalg.solve_ex(curvature, axial)[0]) @ R
+    return turned(R, torch.linalg.solve_ex(curvature, axial)[0])

@@ -86,12 +86,12 @@ def pull_back(solution: Solution, d: Tensor, exact: bool) -> tuple[Tensor, Tenso
     q, inverse, u, _ = camera_points(problem, R, t)
     r, c = u - problem.x, problem.c[:, None]
     _, weight = huber(r, problem.delta)
-    psi = weight[:, None] * r
+    psi = r if weight is None else weight[:, None] * r
     motion = cross(v[:, :3, None].expand_as(q), q) + v[:, 3:, None]
     rays = (q[:, :2] + t[:, :2, None]) * inverse
     sigma = (motion[:, :2] - rays * motion[:, 2:]) * inverse
     flow = problem.affine @ sigma
-    bent = _second(flow, r, weight, problem.delta)
+    bent = _second(flow, r, weight)
     bent_back, g = (_back(problem.affine.mT @ value, rays, inverse) for value in (bent, psi))
     along = (g * motion).sum(1)
     z_bar, affine_bar = bent_back, (c * bent) @ rays.mT
@@ -107,9 +107,9 @@ def _back(k: Tensor, rays: Tensor, inverse: Tensor) -> Tensor:
     return torch.cat([k, -(rays * k).sum(1, keepdim=True)], 1) * inverse
 
 
-def _second(flow: Tensor, r: Tensor, weight: Tensor, delta: Tensor | None) -> Tensor:
+def _second(flow: Tensor, r: Tensor, weight: Tensor | None) -> Tensor:
     """`D flow`: the second derivative of the loss, which for Huber's outliers vanishes along the residual."""
-    if delta is None:
+    if weight is None:
         return flow
     square = torch.where(weight < 1, (r * r).sum(1), 1.0)
     radial = torch.where(weight < 1, (r * flow).sum(1) / square, 0.0)

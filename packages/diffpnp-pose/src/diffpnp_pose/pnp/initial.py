@@ -78,7 +78,9 @@ def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> 
     """
     normal, rays = normal_of(shape), rays_of(problem)
     fit = (_inverse_scatter(shape, normal) @ (problem.z * problem.c[:, None])).mT
-    side = torch.where(shape.flat[:, None, None], -normal[:, None] if mirrored else normal[:, None], 0.0)
+    side = None
+    if shape.flat.device.type != "cpu" or shape.flat.any():
+        side = torch.where(shape.flat[:, None, None], -normal[:, None] if mirrored else normal[:, None], 0.0)
     R, t = _orthographic(problem, rays, fit, side)
     for _ in range(_PERSPECTIVE_STEPS):
         R, t = _orthographic(problem, (1 + (R[:, 2:] @ problem.z) / t[:, 2, None, None]) * rays, fit, side)
@@ -88,13 +90,16 @@ def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> 
     return _completed(torch.where(shape.flat[:, None, None], R[:, :2], flipped)), t
 
 
-def _orthographic(problem: Problem, image: Tensor, fit: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+def _orthographic(problem: Problem, image: Tensor, fit: Tensor, side: Tensor | None) -> tuple[Tensor, Tensor]:
     """Pose whose scaled orthographic image of the points is closest to `image (B, 2, n)`.
 
-    `side (B, 1, 3)` is the normal of flat objects, with the sign of the solution wanted, and zero for solid ones.
+    `side (B, 1, 3)` is the normal of flat objects, with the sign of the solution wanted, and zero for solid ones; None
+    where all are solid.
     """
-    axes = image @ fit
-    rows, scale = _orthonormal(axes + _missing_depth(axes)[:, :, None] * side)
+    axes = torch.bmm(image, fit)
+    if side is not None:
+        axes = axes + _missing_depth(axes)[:, :, None] * side
+    rows, scale = _orthonormal(axes)
     radius = problem.z.square().sum(1).amax(-1).sqrt()
     depth = torch.maximum(1 / scale, _NEAREST_DEPTH * radius)[:, None]
     return _completed(rows), torch.cat([(image * problem.c[:, None]).sum(-1) * depth, depth], 1)
@@ -114,12 +119,14 @@ def normal_of(shape: Shape) -> Tensor:
 
 def _inverse_scatter(shape: Shape, normal: Tensor) -> Tensor:
     """Inverse scatter `(B, 3, 3)`; for flat points its restriction to the plane."""
+    solid = shape.adjugate / shape.determinant.clamp_min(1e-30)[:, None, None]
+    if shape.flat.device.type == "cpu" and not shape.flat.any():
+        return solid
     outer = normal[:, :, None] * normal[:, None]
     thick = shape.scatter + outer
     adjugate = adjugate_of(thick)
     inverse = adjugate / (thick[:, 0] * adjugate[:, 0]).sum(-1)[:, None, None]
     off_plane = outer * (normal[:, None] @ inverse @ normal[:, :, None])
-    solid = shape.adjugate / shape.determinant.clamp_min(1e-30)[:, None, None]
     return torch.where(shape.flat[:, None, None], inverse - off_plane, solid)
 
 

@@ -13,6 +13,7 @@ The first product alone is the Gauss-Newton matrix.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -47,14 +48,42 @@ class Problem:
 
 @dataclass
 class Local:
-    """Second-order model of the cost at a pose: `cost (B,)`, `gradient (B, 6)`, `hessian (B, 6, 6)`."""
+    """Second-order model of the cost at a pose.
+
+    Attributes:
+        cost: costs, `(B,)`; infinite with a point behind the camera.
+        system: Hessian, and the gradient as a seventh row, `(B, 7, 6)`: one tensor, since the solver copies it often.
+    """
 
     cost: Tensor
-    gradient: Tensor
-    hessian: Tensor
+    system: Tensor
+
+    @property
+    def hessian(self) -> Tensor:
+        """Hessians, `(B, 6, 6)`."""
+        return self.system[:, :6]
+
+    @property
+    def gradient(self) -> Tensor:
+        """Gradients, `(B, 6)`."""
+        return self.system[:, 6]
 
 
-def huber(r: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+@functools.cache
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Constant maps: the rotation term's `(9, 42)` from `g q^T`, and `(7, 3)` that places `T^T e3` among 7 rows."""
+    rotation = torch.zeros(3, 3, 7, 6, dtype=dtype)
+    for i in range(3):
+        for j in range(3):
+            rotation[i, j, i, j] += 0.5
+            rotation[i, j, j, i] += 0.5
+        rotation[i, i, range(3), range(3)] -= 1.0
+    place = torch.zeros(7, 3, dtype=dtype)
+    place[0, 1], place[1, 0], place[5, 2] = 1.0, -1.0, 1.0
+    return rotation.view(9, 42).to(device), place.to(device)
+
+
+def huber(r: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Huber's function of the residual length and its slope over the length (the IRLS weight).
 
     Args:
@@ -62,11 +91,11 @@ def huber(r: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
         delta: thresholds, `(B, 1)`, or None for half the squared length.
 
     Returns:
-        The losses `(B, n)` and the weights `(B, n)`.
+        The losses `(B, n)` and the weights `(B, n)`, None where all are one.
     """
     square = (r * r).sum(1)
     if delta is None:
-        return square / 2, torch.ones_like(square)
+        return square / 2, None
     length = square.clamp_min(1e-300 if r.dtype == torch.float64 else 1e-36).sqrt()
     inside = length <= delta
     return torch.where(inside, square / 2, delta * length - delta * delta / 2), torch.where(inside, 1.0, delta / length)
@@ -74,10 +103,11 @@ def huber(r: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def camera_points(problem: Problem, R: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rotated points `q (B, 3, n)`, inverse depths `(B, 1, n)`, image points `u (B, 2, n)`, in-front flag `(B,)`."""
-    q = R @ problem.z
-    depth = q[:, 2:] + t[:, 2, None, None]
+    q = torch.bmm(R, problem.z)  # bmm, here and below: half of the time of matmul goes into its bookkeeping
+    p = q + t[:, :, None]
+    depth = p[:, 2:]
     inverse = depth.reciprocal()
-    u = (problem.affine @ (q[:, :2] + t[:, :2, None])) * inverse
+    u = torch.bmm(problem.affine, p[:, :2]) * inverse
     front = ((depth[:, 0] > _NEAREST) | (problem.c == 0)).all(-1)
     return q, inverse, u, front
 
@@ -112,26 +142,25 @@ def linearise(problem: Problem, R: Tensor, t: Tensor, exact: bool = True) -> Loc
     loss, weight = huber(r, problem.delta)
     cost = torch.where(front, (problem.c * loss).sum(-1), torch.inf)
     b = torch.cat([problem.affine.mT[..., None] * inverse[:, None], -(u * inverse)[:, None]], 1)
-    J = torch.cat([cross(q[:, :, None], b), b], 1)
-    cJ = J * (problem.c * weight)[:, None, None]
-    flat = J.flatten(2)
-    hessian = flat @ cJ.flatten(2).mT
-    gradient = (cJ.flatten(2) @ r.flatten(1)[..., None]).squeeze(-1)
+    # rows of A: the six columns of the Jacobian and the residual, so that one product gives Hessian and gradient
+    A = torch.cat([cross(q[:, :, None], b), b, r[:, None]], 1)
+    cJ = A[:, :6] * (problem.c if weight is None else problem.c * weight)[:, None, None]
+    system = torch.bmm(A.flatten(2), cJ.flatten(2).mT)
     if exact:
-        hessian = hessian + _curvature(q, inverse, (cJ * r[:, None]).sum(2))
-        if problem.delta is not None:
-            hessian = hessian - _outlier_curvature(problem, J, r, weight)
-    return Local(cost, gradient, hessian)
+        system = system + _curvature(q, inverse, (cJ * r[:, None]).sum(2))
+        if weight is not None:
+            system = system - _outlier_curvature(problem, A[:, :6], r, weight)
+    return Local(cost, system)
 
 
 def _curvature(q: Tensor, inverse: Tensor, lever: Tensor) -> Tensor:
-    """Second-derivative terms of the Hessian, `(B, 6, 6)`; `lever = c T^T g` is `(B, 6, n)`."""
-    zero = torch.zeros_like(inverse)
-    m = torch.cat([q[:, 1:2] * inverse, -q[:, :1] * inverse, zero, zero, zero, inverse], 1)  # T^T e3 / depth
-    depth_term = m @ lever.mT
-    gq = lever[:, 3:] @ q.mT
-    rotation = (gq + gq.mT) / 2 - torch.diag_embed(gq.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True).expand(-1, 3))
-    return torch.nn.functional.pad(rotation, (0, 3, 0, 3)) - depth_term - depth_term.mT
+    """Second-derivative terms of the Hessian in the shape of the system; `lever = c T^T g` is `(B, 6, n)`."""
+    rotation, place = _constants(q.dtype, q.device)
+    back = torch.bmm(torch.cat([q[:, :2] * inverse, inverse], 1), lever.mT)
+    depth = torch.bmm(place.expand(len(q), 7, 3), back)  # sum of T^T e3 (T^T g)^T / p_z
+    turn = torch.mm(torch.bmm(lever[:, 3:], q.mT).flatten(1), rotation).view(-1, 7, 6)
+    turn[:, :6] -= depth[:, :6].mT
+    return turn - depth
 
 
 def _outlier_curvature(problem: Problem, J: Tensor, r: Tensor, weight: Tensor) -> Tensor:
@@ -139,4 +168,5 @@ def _outlier_curvature(problem: Problem, J: Tensor, r: Tensor, weight: Tensor) -
     inside = weight >= 1
     square = torch.where(inside, 1.0, (r * r).sum(1))
     along = (J * r[:, None]).sum(2)
-    return (along * torch.where(inside, 0.0, problem.c * weight / square)[:, None]) @ along.mT
+    change = (along * torch.where(inside, 0.0, problem.c * weight / square)[:, None]) @ along.mT
+    return torch.nn.functional.pad(change, (0, 0, 0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -47,18 +48,26 @@ class Estimate:
 
 def step_tolerance(dtype: torch.dtype) -> float:
     """Step (radians, object radii) under which Newton's next error is below rounding."""
-    return 1e-7 if dtype == torch.float64 else 3e-4
+    return 1e-6 if dtype == torch.float64 else 3e-4
 
 
-def cayley(d: Tensor) -> Tensor:
-    """Rotations `(B, 3, 3)` by about the vectors `d (B, 3)`: equal to exp up to third order, without sine or cosine."""
-    h = d / 2
-    h2 = (h * h).sum(-1)[:, None, None]
-    x, y, z = h.unbind(-1)
-    o = torch.zeros_like(x)
-    hat = torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).view(-1, 3, 3)
-    eye = torch.eye(3, dtype=d.dtype, device=d.device)
-    return eye + (hat + h[:, :, None] * h[:, None] - h2 * eye) * (2 / (1 + h2))
+@functools.cache
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The 6x6 identity, and the `(3, 9)` map from a vector to the cross-product matrix of its half."""
+    hat = torch.zeros(3, 3, 3, dtype=dtype)
+    for i, j, k in ((0, 2, 1), (1, 0, 2), (2, 1, 0)):
+        hat[i, j, k], hat[i, k, j] = 0.5, -0.5
+    return torch.eye(6, dtype=dtype, device=device), hat.view(3, 9).to(device)
+
+
+def turned(R: Tensor, d: Tensor) -> Tensor:
+    """Rotations `(B, 3, 3)` turned by about the vectors `d (B, 3)`, equal to `exp([d]x) R` up to third order.
+
+    The Cayley transform `I + 2/(1 + |h|^2) ([h]x + [h]x^2)` of `h = d/2`: a rotation, without sine or cosine.
+    """
+    hat = torch.mm(d, _constants(d.dtype, d.device)[1]).view(-1, 3, 3)
+    once = torch.bmm(hat, R)
+    return R + (2 / (1 + (d * d).sum(-1) / 4))[:, None, None] * (once + torch.bmm(hat, once))
 
 
 def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool = False) -> Estimate:
@@ -86,8 +95,7 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
     tolerance = step_tolerance(R.dtype)
     for i in range(iterations):
         step = damped_step(local, damping)
-        turn = cayley(step[:, :3])
-        new_R, new_t = turn @ R, t + step[:, 3:]
+        new_R, new_t = turned(R, step[:, :3]), t + step[:, 3:]
         trial = linearise(problem, new_R, new_t, exact=i >= cautious - 1)
         accept = active & (trial.cost <= local.cost + _rounding(local.cost))
         R, t = torch.where(accept[:, None, None], new_R, R), torch.where(accept[:, None], new_t, t)
@@ -110,14 +118,11 @@ def _rounding(cost: Tensor) -> Tensor:
 
 def damped_step(local: Local, damping: Tensor) -> Tensor:
     """Levenberg-Marquardt steps `(B, 6)` with damping `(B,)` relative to the Hessian's diagonal."""
-    diagonal = local.hessian.diagonal(dim1=1, dim2=2)
-    raised = local.hessian + torch.diag_embed(diagonal.abs() * damping[:, None] + 1e-30)
+    hessian = local.hessian
+    eye, _ = _constants(hessian.dtype, hessian.device)
+    raised = hessian + hessian.abs() * (eye * damping[:, None, None])
     return -torch.linalg.solve_ex(raised, local.gradient)[0]
 
 
 def _keep(accept: Tensor, new: Local, old: Local) -> Local:
-    return Local(
-        torch.where(accept, new.cost, old.cost),
-        torch.where(accept[:, None], new.gradient, old.gradient),
-        torch.where(accept[:, None, None], new.hessian, old.hessian),
-    )
+    return Local(torch.where(accept, new.cost, old.cost), torch.where(accept[:, None, None], new.system, old.system))

@@ -17,7 +17,7 @@ from diffpnp_pose.pnp.initial import Shape, shape_of
 from diffpnp_pose.pnp.linearise import Problem, linearise
 from diffpnp_pose.pnp.problem import Frame, Inputs, gather_inputs, normalise
 from diffpnp_pose.pnp.published import published_rule
-from diffpnp_pose.pnp.refine import Estimate, cayley
+from diffpnp_pose.pnp.refine import Estimate, turned
 from diffpnp_pose.pnp.result import PnPResult
 from diffpnp_pose.pnp.robust import Huber, SampleConsensus, inliers
 
@@ -202,7 +202,7 @@ def _unroll(inputs: Inputs, solution: Solution, robust: Huber | SampleConsensus 
     for _ in range(_UNROLLED_STEPS):
         local = linearise(problem, R, t)
         step = -torch.linalg.solve_ex(local.hessian, local.gradient)[0]
-        R, t = cayley(step[:, :3]) @ R, t + step[:, 3:]
+        R, t = turned(R, step[:, :3]), t + step[:, 3:]
     translation = frame.radius * t - (R @ frame.centre[..., None]).squeeze(-1)
     valid = solution.valid[:, None]
     pose = torch.where(valid, torch.cat([so3_log(R), translation], -1), solution.pose)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffpnp_pose.pnp.initial import rays_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
-from diffpnp_pose.pnp.refine import cayley
+from diffpnp_pose.pnp.refine import turned
 
 _VECTORS = 5  # a plane has a null space of three, four points one of four
 _SUBSPACE_STEPS = 3
@@ -119,7 +119,7 @@ def _minimise(omega: Tensor, R: Tensor) -> Tensor:
     value = (product * R).sum((1, 2))
     damping = torch.full_like(value, 1e-3)
     for _ in range(_ROTATION_STEPS):
-        new_R = cayley(_rotation_step(omega, R, product, damping)) @ R
+        new_R = turned(R, _rotation_step(omega, R, product, damping))
         new_product = (omega @ new_R.flatten(1)[..., None]).view(-1, 3, 3)
         new_value = (new_product * new_R).sum((1, 2))
         accept = new_value < value

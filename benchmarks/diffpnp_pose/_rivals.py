@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -55,38 +57,56 @@ def pytorch3d_epnp(x: Tensor, z: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
 class PerItem(torch.autograd.Function):
     """Chen et al.'s published layer, written anew: OpenCV per item forward, six scalar backward passes per item.
 
-    Cheaper than the published code in one place: the coefficients take two passes over n points, not over n x n.
+    `lean` leaves out two wastes of the published code: the consensus before the solver, and coefficients from n x n
+    projections of which n are used.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, z: Tensor, K: Tensor, faster: bool) -> Tensor:  # noqa: ANN001
+    def forward(ctx: Any, x: Tensor, z: Tensor, K: Tensor, faster: bool, lean: bool) -> Tensor:
         """Poses `(B, 6)` of image points `(B, n, 2)`."""
-        poses = torch.from_numpy(opencv_poses(cv2.SOLVEPNP_ITERATIVE, x, z, K)).to(x)
-        ctx.save_for_backward(x, z, K, poses)
-        ctx.faster = faster
-        return poses
+        if lean:
+            poses = opencv_poses(cv2.SOLVEPNP_ITERATIVE, x, z, K)
+        else:
+            poses = np.stack([consensus_pose(item, z.numpy(), K.numpy()) for item in x.detach().numpy()])
+        found = torch.from_numpy(poses).to(x)
+        ctx.save_for_backward(x, z, K, found)
+        ctx.options = faster, lean
+        return found
 
     @staticmethod
-    def backward(ctx, up: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001  # pyright: ignore
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient of the image points, from the depth-weighted constraint."""
         x, z, K, poses = ctx.saved_tensors
-        found = torch.stack([per_item_gradient(x[b], z, K, poses[b], up[b], ctx.faster) for b in range(len(x))])
-        return found, None, None, None
+        items = zip(x, poses, grad_outputs[0], strict=True)
+        found = torch.stack([per_item_gradient(point, z, K, pose, up, *ctx.options) for point, pose, up in items])
+        return found, None, None, None, None
 
 
-def per_item_gradient(x: Tensor, z: Tensor, K: Tensor, pose: Tensor, up: Tensor, faster: bool) -> Tensor:
+def consensus_pose(x: np.ndarray, z: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """OpenCV's consensus, then its iterative solver on all points from there, as published."""
+    _, w, t, _ = cv2.solvePnPRansac(z, x, K, None, flags=cv2.SOLVEPNP_ITERATIVE, confidence=0.9999, reprojectionError=3)
+    _, w, t = cv2.solvePnP(z, x, K, None, flags=cv2.SOLVEPNP_ITERATIVE, useExtrinsicGuess=True, rvec=w, tvec=t)
+    return np.concatenate([w, t])[:, 0]
+
+
+def coefficients(z: Tensor, y: Tensor, K: Tensor, graph: bool, lean: bool) -> Tensor:
+    """Derivatives `(n, 2, 6)` of the image points by the pose."""
+    repeated = y.expand(len(z), 6)
+    if lean:
+        image = project_pose(z[:, None], repeated, K)[:, 0]  # point i with copy i of the pose
+    else:
+        image = project_pose(z, repeated, K).diagonal(dim1=0, dim2=1).mT  # all points with all copies
+    parts = [torch.autograd.grad(image[:, k].sum(), repeated, retain_graph=True, create_graph=graph) for k in (0, 1)]
+    return torch.stack([part[0] for part in parts], 1)
+
+
+def per_item_gradient(x: Tensor, z: Tensor, K: Tensor, pose: Tensor, up: Tensor, faster: bool, lean: bool) -> Tensor:
     """Gradient `(n, 2)` of one item by the published constraint, all derivatives by autograd."""
     with torch.enable_grad():
         x, y = x.detach().requires_grad_(), pose.detach().requires_grad_()
-        repeated = y.expand(len(x), 6)
-        image = project_pose(z[:, None], repeated, K)[:, 0]
-        rows = [
-            torch.autograd.grad(image[:, k].sum(), repeated, retain_graph=True, create_graph=not faster)[0]
-            for k in (0, 1)
-        ]
-        coefficients = torch.stack(rows, 1)  # (n, 2, 6)
+        factors = coefficients(z, y, K, not faster, lean)
         depth = transform(z, so3_exp(y[:3]), y[3:])[:, 2:]
-        f = (coefficients * (depth * (x - project_pose(z, y, K)))[..., None]).sum((0, 1))
+        f = (factors * (depth * (x - project_pose(z, y, K)))[..., None]).sum((0, 1))
         parts = [torch.autograd.grad(f[j], (y, x), retain_graph=True) for j in range(6)]
     jacobian = torch.stack([part[0] for part in parts])
     v = torch.linalg.solve(jacobian.mT, up)
