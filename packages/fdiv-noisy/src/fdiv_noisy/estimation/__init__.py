@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from fdiv_noisy.estimation.anchor_sets import AnchorSets, anchor_sets
 from fdiv_noisy.estimation.anchors import anchor_points
-from fdiv_noisy.estimation.confident_joint import ConfidentJoint, confident_joint
+from fdiv_noisy.estimation.confident import ConfidentJoint, confident_joint
 from fdiv_noisy.estimation.cross_fit import Fit, cross_fit_probabilities
-from fdiv_noisy.estimation.dual_t import dual_t
-from fdiv_noisy.estimation.estimate import estimate
+from fdiv_noisy.estimation.dual import dual_t
 from fdiv_noisy.estimation.neighbours import PairRates, pair_rates
 from fdiv_noisy.estimation.pairs import Pairs, find_pairs
+from fdiv_noisy.estimation.pipeline import estimate
 from fdiv_noisy.estimation.report import NoiseReport
+from fdiv_noisy.estimation.sets import AnchorSets, anchor_sets
 from fdiv_noisy.estimation.structure import select_structure
 
 __all__ = [

@@ -11,7 +11,7 @@ def anchor_points(probs: Tensor, *, outliers: float = 0.03) -> Tensor:
     """The transition matrix whose row i is the posterior of the sample with the largest probability of class i.
 
     Patrini et al. 2017, equations 12 and 13. It rests on K samples, each of them the most extreme of its kind;
-    :func:`anchor_sets` rests on more and is several times as exact.
+    `anchor_sets` rests on more and is several times as exact.
 
     Args:
         probs: (N, K) posteriors of the noisy labels.
@@ -23,7 +23,7 @@ def anchor_points(probs: Tensor, *, outliers: float = 0.03) -> Tensor:
         (K, K), rows sum to 1.
 
     Raises:
-        ValueError: ``probs`` are no probabilities, or ``outliers`` is out of range.
+        ValueError: `probs` are no probabilities, or `outliers` is out of range.
     """
     check_probabilities(probs)
     if not 0 <= outliers < 1:

@@ -8,7 +8,7 @@ from fdiv_noisy.transition import check_classes
 
 
 def check_probabilities(probs: Tensor, labels: Tensor | None = None) -> None:
-    """Raise ValueError unless ``probs`` (N, K) are probabilities and ``labels`` (N,) int64 are of the same samples."""
+    """Raise ValueError unless `probs` (N, K) are probabilities and `labels` (N,) int64 are of the same samples."""
     if probs.ndim != 2 or not probs.is_floating_point() or probs.shape[0] == 0:
         raise ValueError(f"probs must be floats of shape (N, K) with N >= 1, got {probs.dtype} {tuple(probs.shape)}")
     if not bool((probs >= 0).all()) or float((probs.sum(1) - 1).abs().max()) > 1e-3:

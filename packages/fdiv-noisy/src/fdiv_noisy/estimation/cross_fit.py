@@ -61,7 +61,7 @@ def cross_fit_probabilities(
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
 ) -> Tensor:
-    r"""Estimate the noisy posterior :math:`\eta_k(x) = P(\tilde Y = k \mid x)` of every sample, out of fold.
+    r"""Estimate the noisy posterior $\eta_k(x) = P(\tilde Y = k \mid x)$ of every sample, out of fold.
 
     Networks learn the noisy labels with cross-entropy and stop at the lowest loss on held-out noisy labels, before
     they learn single labels by heart: each probability is then close to calibrated, and says nothing of the sample's

@@ -22,7 +22,7 @@ EDGE = 1e-3  # chances and weights of the mixture stay this far from 0 and 1
 
 
 class PairRates(NamedTuple):
-    """What :func:`pair_rates` finds.
+    """What `pair_rates` finds.
 
     Attributes:
         model: The sparse noise model.
@@ -44,9 +44,9 @@ def pair_rates(
     max_samples: int = 8_000,
     seed: int = 0,
 ) -> PairRates:
-    r"""Estimate the flip rates of sparse noise on known ``pairs``.
+    r"""Estimate the flip rates of sparse noise on known `pairs`.
 
-    Of several numbers of neighbours the one is taken that makes :math:`4 w (1 - w) (1 - \hat a - \hat b)` largest,
+    Of several numbers of neighbours the one is taken that makes $4 w (1 - w) (1 - \hat a - \hat b)$ largest,
     w being the share of class i: components that mix the classes have rates closer together, so this needs no clean
     label (it is the determinant of the pair's joint distribution of classes and labels, up to a factor).
 
@@ -88,13 +88,13 @@ def pair_rates(
 
 
 def neighbour_counts(features: Tensor, marks: Tensor, numbers: list[int], chunk: int = 1024) -> Tensor:
-    """Sum of ``marks`` among each sample's nearest neighbours, itself left out.
+    """Sum of `marks` among each sample's nearest neighbours, itself left out.
 
     Args:
         features: (N, D) floats; nearness is Euclidean.
         marks: (N,) floats.
         numbers: Numbers of neighbours k < N.
-        chunk: Samples at a time; memory is ``chunk`` times N floats.
+        chunk: Samples at a time; memory is `chunk` times N floats.
 
     Returns:
         (N, len(numbers)).
@@ -124,7 +124,7 @@ def _principal(features: Tensor, dimensions: int) -> Tensor:
 
 
 def _two_components(counts: Tensor, numbers: Tensor, is_first: Tensor) -> tuple[Tensor, int]:
-    """Rates (a, b) by own labels in the components of ``counts`` (N, M), and the best of the M ``numbers``."""
+    """Rates (a, b) by own labels in the components of `counts` (N, M), and the best of the M `numbers`."""
     belongs = mixture_of_two(counts, numbers) > 0.5
     own = is_first.to(counts.device)[:, None]
     first, second = belongs.sum(0), (~belongs).sum(0)

@@ -14,7 +14,7 @@ SIGNIFICANCE = 3.0
 
 
 class Pairs(NamedTuple):
-    """What :func:`find_pairs` finds.
+    """What `find_pairs` finds.
 
     Attributes:
         pairs: (P, 2) int64 disjoint pairs, i < j in each, sorted.
@@ -28,7 +28,7 @@ class Pairs(NamedTuple):
 def find_pairs(transition: Tensor, standard_error: Tensor | None = None) -> Pairs:
     r"""Pairs of classes that flip into each other far more than into any other class.
 
-    {i, j} is a pair if its exchange :math:`W_{ij} = T_{ij} + T_{ji}` is at least twice that of any other edge of i or
+    {i, j} is a pair if its exchange $W_{ij} = T_{ij} + T_{ji}$ is at least twice that of any other edge of i or
     of j, and three standard errors above zero. It then weighs as much as any two edges that could replace it, so that
     the pairs found are part of a maximum-weight matching of W. A matching alone would pair all classes whatever the
     noise; this finds no pair under uniform noise, where all edges are alike, nor in a cycle of flips i -> i + 1, where

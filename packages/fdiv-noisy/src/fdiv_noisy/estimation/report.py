@@ -19,14 +19,14 @@ MEANING = {
 
 @dataclass(frozen=True, eq=False)
 class NoiseReport:
-    """What :func:`estimate` finds, from noisy labels alone.
+    """What `estimate` finds, from noisy labels alone.
 
     Attributes:
-        structure: ``clean``, ``sparse``, ``uniform`` or ``general``.
-        transition: The noise: ``Sparse``, ``Uniform``, or a (K, K) matrix (for ``general`` and ``clean``).
-        pairs: (P, 2) int64, the classes of each pair; none unless the structure is ``sparse``.
+        structure: `clean`, `sparse`, `uniform` or `general`.
+        transition: The noise: `Sparse`, `Uniform`, or a (K, K) matrix (for `general` and `clean`).
+        pairs: (P, 2) int64, the classes of each pair; none unless the structure is `sparse`.
         rate: Estimated share of wrong labels.
-        share: Part of the flips that lies inside pairs, in [0, 1]; see :func:`find_pairs`.
+        share: Part of the flips that lies inside pairs, in [0, 1]; see `find_pairs`.
         misfit: L1 distance of the estimated matrix to its uniform fit over its off-diagonal mass, less what sampling
             error alone would give; at least 0.
         n: Number of labels.

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from fdiv_noisy.estimation.anchor_sets import AnchorSets, anchor_sets
 from fdiv_noisy.estimation.pairs import find_pairs
 from fdiv_noisy.estimation.report import NoiseReport
+from fdiv_noisy.estimation.sets import AnchorSets, anchor_sets
 from fdiv_noisy.transition import Sparse, Transition, as_matrix, fit_sparse, fit_uniform
 
 CLEAN_RATE = 0.03
@@ -19,24 +19,25 @@ PURE_FRACTION = 0.2
 LEAST_INFORMATION = 0.03
 FEWEST_LABELS = 30
 LEAST_GAIN = 0.02  # nats
+PRIOR_STEPS = 500
 
 
 def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
-    r"""The kind of noise in ``labels`` and its transition, both from :func:`anchor_sets`.
+    r"""The kind of noise in `labels` and its transition, both from `anchor_sets`.
 
     Small, pure sets show the structure, because classes that look alike are hard to tell from classes that flip.
     In this order:
 
-    * ``clean`` if fewer than 3 % of the labels seem wrong.
-    * ``sparse`` if pairs of classes (:func:`find_pairs`) hold more than 0.6 of all flips. What is outside them is
+    * `clean` if fewer than 3 % of the labels seem wrong.
+    * `sparse` if pairs of classes (`find_pairs`) hold more than 0.6 of all flips. What is outside them is
       taken for class overlap.
-    * ``uniform`` if the matrix is near its uniform fit: what the fit misses, less the part that sampling error alone
+    * `uniform` if the matrix is near its uniform fit: what the fit misses, less the part that sampling error alone
       explains, is at most 0.2 of the flips or no larger than that sampling error. The general matrix would then be
       further off than the fit.
-    * ``general`` else.
+    * `general` else.
 
     Args:
-        probs: (N, K) out-of-fold posteriors of the noisy labels (:func:`cross_fit_probabilities`).
+        probs: (N, K) out-of-fold posteriors of the noisy labels (`cross_fit_probabilities`).
         labels: (N,) int64 noisy labels.
 
     Raises:
@@ -69,7 +70,10 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
 
 
 def wrong_share(transition: Tensor, labels: Tensor) -> float:
-    r"""Share of wrong labels :math:`\sum_i p_i (1 - T_{ii})`, p being the clean prior with :math:`p T = P(\tilde Y)`.
+    r"""Share of wrong labels $\sum_i p_i (1 - T_{ii})$, p being the clean prior with $p T = P(\tilde Y)$.
+
+    p is found by expectation maximisation from equal shares: it stays a distribution, and close to equal shares where
+    T hardly tells classes apart, which solving the equation would not.
 
     Args:
         transition: (K, K) row-stochastic matrix.
@@ -77,8 +81,10 @@ def wrong_share(transition: Tensor, labels: Tensor) -> float:
     """
     t = transition.double().cpu()
     noisy = torch.bincount(labels.cpu(), minlength=len(t)).double() / len(labels)
-    prior = torch.linalg.lstsq(t.T, noisy[:, None], driver="gelsd").solution[:, 0].clamp_min(0)
-    return float((prior / prior.sum() * (1 - t.diag())).sum())
+    prior = torch.full_like(noisy, 1 / len(t))
+    for _ in range(PRIOR_STEPS):
+        prior = prior * (t @ (noisy / (prior @ t).clamp_min(1e-12)))
+    return float((prior * (1 - t.diag())).sum() / prior.sum())
 
 
 def information_warnings(transition: Transition) -> list[str]:

@@ -15,15 +15,15 @@ USUAL_KEY = "noise_label_train"
 
 
 def load_labels(path: str | os.PathLike[str], key: str | None = None) -> Tensor:
-    """Labels from a ``.pt``, ``.npy`` or ``.npz`` file.
+    """Labels from a `.pt`, `.npy` or `.npz` file.
 
-    Nothing in the file is executed: ``.pt`` files are read with ``weights_only=True`` (NumPy arrays in them, as in
-    CIFAR-10N's, are allowed), NumPy files with ``allow_pickle=False``.
+    Nothing in the file is executed: `.pt` files are read with `weights_only=True` (NumPy arrays in them, as in
+    CIFAR-10N's, are allowed), NumPy files with `allow_pickle=False`.
 
     Args:
         path: The file. The NumPy kinds need NumPy.
         key: Which entry of a file that holds several. Not needed where there is one entry, or one called
-            ``noise_label_train``. CIFAR-10N has ``worse_label``, ``aggre_label``, ``random_label1`` and others.
+            `noise_label_train`. CIFAR-10N has `worse_label`, `aggre_label`, `random_label1` and others.
 
     Returns:
         (N,) int64. Labels of shape (N, 1), and whole numbers stored as floats, are accepted.
@@ -45,12 +45,12 @@ def load_labels(path: str | os.PathLike[str], key: str | None = None) -> Tensor:
 
 
 def save_labels(path: str | os.PathLike[str], labels: Tensor, *, clean: Tensor | None = None) -> None:
-    """Write labels as a ``.pt`` file in the published layout; a reader sees the old file or the new one, never half.
+    """Write labels as a `.pt` file in the published layout; a reader sees the old file or the new one, never half.
 
     Args:
         path: The file; its folder must exist.
-        labels: (N,) int64, stored under ``noise_label_train``.
-        clean: (N,) int64 clean labels to store under ``clean_label_train``, or None.
+        labels: (N,) int64, stored under `noise_label_train`.
+        clean: (N,) int64 clean labels to store under `clean_label_train`, or None.
 
     Raises:
         ValueError: Labels are not int64 of shape (N,).

@@ -18,9 +18,9 @@ def corrupt(
     Args:
         labels: (...) int64 clean classes in 0..K-1.
         transition: The noise model or its (K, K) row-stochastic matrix.
-        method: ``sampled`` draws every label independently from its row. ``exact`` flips just
-            :math:`n_i T_{ij}` labels of class i to j, rounded by largest remainders so that each row's counts sum to
-            :math:`n_i`; only which samples flip is random. The published label files are of this kind.
+        method: `sampled` draws every label independently from its row. `exact` flips just
+            $n_i T_{ij}$ labels of class i to j, rounded by largest remainders so that each row's counts sum to
+            $n_i$; only which samples flip is random. The published label files are of this kind.
         generator: Source of the randomness, on any device.
 
     Returns:
@@ -52,8 +52,8 @@ def instance_dependent(
 ) -> Tensor:
     """Labels whose chance of a flip, and where to, depends on the sample (Xia et al. 2020, appendix, algorithm 2).
 
-    Sample n flips with chance :math:`q_n`, drawn from a normal of mean ``rate`` and deviation ``spread`` truncated to
-    [0, 1], to class :math:`j \\ne y_n` with chance proportional to :math:`\\exp(x_n^T w_{y_n j})`, where w is a random
+    Sample n flips with chance $q_n$, drawn from a normal of mean `rate` and deviation `spread` truncated to
+    [0, 1], to class $j \\ne y_n$ with chance proportional to $\\exp(x_n^T w_{y_n j})$, where w is a random
     normal projection of each class. The larger the features' norm, the more the flips of a class agree on one target:
     standardise the features as for training.
 
@@ -111,7 +111,7 @@ def _exact(labels: Tensor, matrix: Tensor, generator: torch.Generator | None) ->
 
 
 def _largest_remainders(shares: Tensor, totals: Tensor) -> Tensor:
-    """Integers (K, K) nearest to ``shares * totals`` whose rows sum to ``totals`` (K,); rows of ``shares`` sum to 1."""
+    """Integers (K, K) nearest to `shares * totals` whose rows sum to `totals` (K,); rows of `shares` sum to 1."""
     exact = shares * totals[:, None]
     floors = exact.floor()
     missing = totals - floors.sum(1).long()
@@ -137,6 +137,6 @@ def _uniform01(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _draw(make, size, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """``make(size)`` on the generator's device, moved to ``device``, so that the labels' device changes no draw."""
+    """`make(size)` on the generator's device, moved to `device`, so that the labels' device changes no draw."""
     where = device if generator is None else generator.device
     return make(size, generator=generator, device=where).to(device)

@@ -13,7 +13,7 @@ AIRPLANE, AUTOMOBILE, BIRD, CAT, DEER, DOG, HORSE, TRUCK = 0, 1, 2, 3, 4, 5, 7, 
 
 
 def uniform(rates: Sequence[float] | Tensor) -> Uniform:
-    """Uniform off-diagonal noise: any other class flips to class j with chance ``rates[j]``.
+    """Uniform off-diagonal noise: any other class flips to class j with chance `rates[j]`.
 
     Args:
         rates: (K,) chances >= 0 that sum to less than 1.
@@ -25,7 +25,7 @@ def sparse(flips: Mapping[tuple[int, int], tuple[float, float]], num_classes: in
     """Noise that flips labels inside disjoint pairs of classes only.
 
     Args:
-        flips: ``{(i, j): (a, b)}``: i becomes j with chance a, j becomes i with chance b, and a + b < 1.
+        flips: `{(i, j): (a, b)}`: i becomes j with chance a, j becomes i with chance b, and a + b < 1.
         num_classes: K; classes in no pair keep their label.
     """
     pairs = torch.tensor(list(flips), dtype=torch.int64).reshape(-1, 2)
@@ -34,7 +34,7 @@ def sparse(flips: Mapping[tuple[int, int], tuple[float, float]], num_classes: in
 
 
 def random(p: float, num_classes: int) -> Uniform:
-    """With chance p a label is drawn anew from all K classes: :math:`T = (1 - p) I + p/K`.
+    """With chance p a label is drawn anew from all K classes: $T = (1 - p) I + p/K$.
 
     The drawn class may be the true one, so the share of wrong labels is p (K - 1) / K. Also known as symmetric noise.
 
@@ -47,9 +47,9 @@ def random(p: float, num_classes: int) -> Uniform:
 
 
 def pair_flip(rate: float, num_classes: int) -> Tensor:
-    """Class i becomes class i + 1 (cyclically) with chance ``rate`` in [0, 1); gives the (K, K) matrix.
+    """Class i becomes class i + 1 (cyclically) with chance `rate` in [0, 1); gives the (K, K) matrix.
 
-    This is a cycle through all classes, not disjoint pairs, so it is no :class:`fdiv_noisy.Sparse` noise.
+    This is a cycle through all classes, not disjoint pairs, so it is no `fdiv_noisy.Sparse` noise.
     """
     _check_rate("rate", rate, below=1.0)
     eye = torch.eye(num_classes)
@@ -59,7 +59,7 @@ def pair_flip(rate: float, num_classes: int) -> Tensor:
 def cifar10_asymmetric(rate: float) -> Sparse:
     """The asymmetric CIFAR-10 noise of Patrini et al. 2017, section 5: flips between classes that look alike.
 
-    Truck becomes automobile, bird airplane, deer horse, cat dog and dog cat, each with chance ``rate`` in [0, 0.5).
+    Truck becomes automobile, bird airplane, deer horse, cat dog and dog cat, each with chance `rate` in [0, 0.5).
     """
     _check_rate("rate", rate, below=0.5)
     one_way, both_ways = (rate, 0.0), (rate, rate)

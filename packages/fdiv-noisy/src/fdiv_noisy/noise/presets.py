@@ -10,7 +10,7 @@ from fdiv_noisy.noise.models import random, sparse, uniform
 from fdiv_noisy.transition import Sparse, Uniform
 
 LEVELS = ("sparse-low", "sparse-high", "uniform-low", "uniform-high", "random-low", "random-high")
-"""The models in the order of the files ``..._r0_1.pt`` to ``..._r0_6.pt``."""
+"""The models in the order of the files `..._r0_1.pt` to `..._r0_6.pt`."""
 
 _SPARSE_PAIRS = {
     "mnist": [(0, 1), (2, 3), (4, 8), (7, 5), (9, 6)],
@@ -42,8 +42,8 @@ def preset(name: str, dataset: str) -> Uniform | Sparse:
     """The noise model of one published label file.
 
     Args:
-        name: One of :data:`LEVELS`, such as ``"sparse-high"``.
-        dataset: ``mnist``, ``fashion-mnist``, ``cifar10``, or ``cifar100``, which has the random levels only: its
+        name: One of `LEVELS`, such as `"sparse-high"`.
+        dataset: `mnist`, `fashion-mnist`, `cifar10`, or `cifar100`, which has the random levels only: its
             published sparse and uniform noise was drawn at random, so only the files themselves hold it.
 
     Raises:

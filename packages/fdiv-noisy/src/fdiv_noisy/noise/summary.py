@@ -15,7 +15,7 @@ SHOWN_CLASSES = 20
 
 @dataclass(frozen=True, eq=False)
 class NoiseSummary:
-    """What :func:`describe` finds.
+    """What `describe` finds.
 
     Attributes:
         counts: (K,) int64, samples of each noisy class.
@@ -23,7 +23,7 @@ class NoiseSummary:
         transition: (K, K) share of class i's samples that are labelled j; a class without samples has an identity row.
         uniform_residual: L1 distance of the transition to its uniform fit over its off-diagonal mass.
         pairs: (P, 2) classes that flip into each other far more than into any other class.
-        sparse_residual: As ``uniform_residual``, for the sparse fit on ``pairs``.
+        sparse_residual: As `uniform_residual`, for the sparse fit on `pairs`.
     """
 
     counts: Tensor

@@ -11,11 +11,11 @@ from fdiv_noisy.estimation.checks import check_probabilities
 
 
 class ConfidentJoint(NamedTuple):
-    r"""What :func:`confident_joint` finds.
+    r"""What `confident_joint` finds.
 
     Attributes:
-        transition: (K, K) :math:`P(\tilde Y = j \mid Y = i)`, rows sum to 1.
-        joint: (K, K) :math:`P(Y = i, \tilde Y = j)`, sums to 1. cleanlab's is the transpose.
+        transition: (K, K) $P(\tilde Y = j \mid Y = i)$, rows sum to 1.
+        joint: (K, K) $P(Y = i, \tilde Y = j)$, sums to 1. cleanlab's is the transpose.
     """
 
     transition: Tensor

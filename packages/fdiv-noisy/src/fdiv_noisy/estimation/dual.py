@@ -10,7 +10,7 @@ from fdiv_noisy.estimation.checks import check_probabilities
 
 
 def dual_t(probs: Tensor, labels: Tensor, *, outliers: float = 0.03) -> Tensor:
-    r"""Yao et al. 2020, section 3.2: :math:`T_{ij} \approx \sum_l P(Y' = l \mid Y = i) P(\tilde Y = j \mid Y' = l)`.
+    r"""Yao et al. 2020, section 3.2: $T_{ij} \approx \sum_l P(Y' = l \mid Y = i) P(\tilde Y = j \mid Y' = l)$.
 
     Y' is the network's own guess. The first factor comes from anchor points, the second from counts of noisy labels
     among the samples guessed l.
@@ -18,7 +18,7 @@ def dual_t(probs: Tensor, labels: Tensor, *, outliers: float = 0.03) -> Tensor:
     Args:
         probs: (N, K) posteriors of the noisy labels.
         labels: (N,) int64 noisy labels.
-        outliers: See :func:`anchor_points`.
+        outliers: See `anchor_points`.
 
     Returns:
         (K, K), rows sum to 1.

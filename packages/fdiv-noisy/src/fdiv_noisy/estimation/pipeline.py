@@ -9,8 +9,10 @@ from torch import Tensor
 
 from fdiv_noisy.estimation.cross_fit import Fit, MakeModel, OnEpoch, cross_fit_probabilities, pooled
 from fdiv_noisy.estimation.neighbours import NEIGHBOURS, pair_rates
+from fdiv_noisy.estimation.pairs import SIGNIFICANCE
 from fdiv_noisy.estimation.report import NoiseReport
-from fdiv_noisy.estimation.structure import information_warnings, select_structure, wrong_share
+from fdiv_noisy.estimation.sets import anchor_sets
+from fdiv_noisy.estimation.structure import PURE_FRACTION, information_warnings, select_structure, wrong_share
 from fdiv_noisy.transition import Sparse
 
 
@@ -36,14 +38,14 @@ def estimate(
     labels than they keep: where a + b > 1 in a pair, its two classes come out swapped, and no method could tell.
 
     Args:
-        inputs: (N, ...) floats or uint8, see :func:`cross_fit_probabilities`.
+        inputs: (N, ...) floats or uint8, see `cross_fit_probabilities`.
         labels: (N,) int64 noisy labels.
         num_classes: K.
         make_model: Makes an untrained network with logits (B, K); by default a small MLP, which suits digits and
             clothes, not photos.
         probs: (N, K) out-of-fold posteriors of the noisy labels, if there are any already; nothing is trained then.
         features: (N, ...) for the neighbours; by default the inputs, averaged down.
-        refine: Whether to refine the rates of sparse noise. :class:`fdiv_noisy.PairConditionalLoss` needs the pairs
+        refine: Whether to refine the rates of sparse noise. `fdiv_noisy.PairConditionalLoss` needs the pairs
             only, so that it can do without.
         fit: How to train.
         device: Where to train; by default where the inputs are.
@@ -62,24 +64,29 @@ def estimate(
     report = select_structure(probs, labels)
     if not (refine and isinstance(report.transition, Sparse)):
         return report
-    return _refined(report, report.transition, pooled(inputs) if features is None else features, labels, seed)
-
-
-def _refined(report: NoiseReport, rough: Sparse, features: Tensor, labels: Tensor, seed: int) -> NoiseReport:
-    """The rates by neighbours wherever they are further apart: mixing two classes can only bring them together."""
-    sizes = torch.bincount(labels, minlength=rough.num_classes)
-    enough = sizes[rough.pairs].sum(1) >= 4 * min(NEIGHBOURS)
-    rates = rough.rates.clone()
-    fine = pair_rates(features, labels, rough.pairs[enough], rough.num_classes, seed=seed).model.rates
-    better = fine.sum(1) < rates[enough].sum(1)
-    rates[enough] = torch.where(better[:, None], fine, rates[enough])
-    model = Sparse(rough.pairs, rates, rough.num_classes)
-    matrix = model.matrix()
-    kept = [text for text in report.warnings if text not in information_warnings(rough)]
+    model = _refined(report.transition, probs, labels, pooled(inputs) if features is None else features, seed)
+    kept = [text for text in report.warnings if text not in information_warnings(report.transition)]
     return dataclasses.replace(
         report,
         transition=model,
-        rate=wrong_share(matrix, labels),
+        rate=wrong_share(model.matrix(), labels),
         method="anchor sets, rates by nearest neighbours",
         warnings=(*kept, *information_warnings(model)),
     )
+
+
+def _refined(rough: Sparse, probs: Tensor, labels: Tensor, features: Tensor, seed: int) -> Sparse:
+    """The rates by neighbours, except where anchor sets find a + b lower beyond their sampling error.
+
+    Features in which neighbours are of mixed classes can only make a pair's two classes look more alike.
+    """
+    sizes = torch.bincount(labels, minlength=rough.num_classes)
+    enough = sizes[rough.pairs].sum(1) >= 4 * min(NEIGHBOURS)
+    pairs, rates = rough.pairs[enough], rough.rates.clone()
+    fine = pair_rates(features, labels, pairs, rough.num_classes, seed=seed).model.rates.to(rates.device)
+    error = anchor_sets(probs, labels, fraction=PURE_FRACTION).standard_error().square()
+    i, j = pairs.unbind(1)
+    margin = SIGNIFICANCE * (error[i, j] + error[j, i]).sqrt()
+    mixed = fine.sum(1) > rates[enough].sum(1) + margin
+    rates[enough] = torch.where(mixed[:, None], rates[enough], fine)
+    return Sparse(rough.pairs, rates, rough.num_classes)

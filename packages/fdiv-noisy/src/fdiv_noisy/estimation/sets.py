@@ -2,7 +2,7 @@ r"""The transition matrix from the labels of typical samples of each class.
 
 For each class a set of samples that almost surely belong to it is found from their out-of-fold posteriors; the noisy
 labels of the set, which the posteriors have not seen, are draws from the class's row of T. A set that mixes classes
-gives :math:`\hat T = A T` with a row-stochastic A, so :math:`|\det \hat T| \le |\det T|`: of several candidate
+gives $\hat T = A T$ with a row-stochastic A, so $|\det \hat T| \le |\det T|$: of several candidate
 families of sets the one with the largest determinant is the purest, which noisy labels alone can tell.
 """
 
@@ -31,7 +31,7 @@ class AnchorSets(NamedTuple):
     sizes: Tensor
 
     def standard_error(self) -> Tensor:
-        """(K, K) standard error of each entry: a share of ``sizes`` labels, with one pseudo-count per row."""
+        """(K, K) standard error of each entry: a share of `sizes` labels, with one pseudo-count per row."""
         sizes = self.sizes[:, None].to(self.transition.dtype)
         share = (self.transition * sizes + 1 / self.transition.shape[0]) / (sizes + 1)
         return (share * (1 - share) / sizes.clamp_min(1)).sqrt()
@@ -47,7 +47,7 @@ def anchor_sets(probs: Tensor, labels: Tensor, *, fraction: float = 0.4, steps: 
     last T. The T of largest determinant is kept.
 
     Args:
-        probs: (N, K) out-of-fold posteriors of the noisy labels (:func:`cross_fit_probabilities`).
+        probs: (N, K) out-of-fold posteriors of the noisy labels (`cross_fit_probabilities`).
         labels: (N,) int64 noisy labels.
         fraction: Share of a class's samples that its set holds, in (0, 1]. Smaller sets are purer where classes
             overlap, larger ones have less sampling error.
@@ -75,7 +75,7 @@ def anchor_sets(probs: Tensor, labels: Tensor, *, fraction: float = 0.4, steps: 
 
 
 def _nearest(probs: Tensor, negative_entropy: Tensor, transition: Tensor, fraction: float) -> list[Tensor]:
-    """The ``fraction`` of each Kullback-Leibler cluster around a row of T that is nearest to it."""
+    """The `fraction` of each Kullback-Leibler cluster around a row of T that is nearest to it."""
     k = transition.shape[0]
     likelihood, cluster = (probs @ ((1 - FLOOR) * transition + FLOOR / k).log().T).max(1)
     order = (negative_entropy - likelihood).argsort()
