@@ -40,8 +40,9 @@ def auto_loss(
 def choose_loss(report: NoiseReport, prior: Tensor, *, warmup: int = 1) -> WarmUp:
     """The loss for the noise of a report, after `warmup` epochs of cross-entropy.
 
-    Sparse noise takes `PairConditionalLoss`, which needs the pairs only; uniform and general noise the KL loss
-    with its exact product, corrected for the estimated noise; labels without noise cross-entropy.
+    Sparse noise takes `PairConditionalLoss`, which needs the pairs only. Uniform noise takes the KL loss with its exact
+    product, uncorrected: it is nearly robust by itself, and an estimate from few labels costs more than the correction
+    gains. General noise takes the same loss corrected for the estimated matrix, and clean labels cross-entropy.
 
     Args:
         report: What `fdiv_noisy.estimate` found.
@@ -56,5 +57,6 @@ def choose_loss(report: NoiseReport, prior: Tensor, *, warmup: int = 1) -> WarmU
     elif report.structure == "sparse":
         criterion = PairConditionalLoss(report.pairs, prior)
     else:
-        criterion = FDivergenceLoss("kl", product="exact", prior=prior, transition=report.transition)
+        transition = report.transition if report.structure == "general" else None
+        criterion = FDivergenceLoss("kl", product="exact", prior=prior, transition=transition)
     return WarmUp(nn.CrossEntropyLoss(), criterion, warmup)

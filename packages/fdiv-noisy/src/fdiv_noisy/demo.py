@@ -27,7 +27,7 @@ LOSSES = {"ce": "cross-entropy", "kl": "f-divergence KL", "auto": "found by the 
 class DemoConfig:
     """Train on scikit-learn's digits under heavy label noise, with and without the package's losses."""
 
-    epochs: int = 20
+    epochs: int = 30
     """Passes over the 1,442 images."""
     seed: int = 0
     """Of the networks."""

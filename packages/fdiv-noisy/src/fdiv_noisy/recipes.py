@@ -115,7 +115,7 @@ class TrainConfig:
             raise UserError(f"lr must be positive, got {self.lr}")
 
 
-_QUICK = TrainConfig(epochs=30, batch_size=64)  # digits has 1,500 images
+_QUICK = TrainConfig(epochs=30, batch_size=32)  # digits has 1,442 images
 _MNIST = TrainConfig(preset="mnist", data="mnist", noise="published:r0_2")
 _CIFAR = TrainConfig(
     preset="cifar10",
