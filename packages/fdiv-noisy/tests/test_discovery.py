@@ -9,7 +9,7 @@ import pytest
 import torch
 from fdiv_noisy import noise
 from fdiv_noisy.estimation import NoiseReport, estimate, find_pairs, select_structure
-from fdiv_noisy.estimation.structure import wrong_share
+from fdiv_noisy.estimation.structure import information_warnings, wrong_share
 from fdiv_noisy.noise.presets import LEVELS
 from fdiv_noisy.transition import Sparse, Transition, Uniform, as_matrix
 from hypothesis import given, settings
@@ -197,11 +197,10 @@ def test_estimate_uses_given_probabilities() -> None:
 
 
 def test_warnings_name_what_is_wrong() -> None:
-    hopeless = noise.sparse({(0, 1): (0.5, 0.49), (2, 3): (0.2, 0.2)}, 4)
-    probs, labels, _ = imperfect_posteriors(hopeless, 2000)
-    assert any(
-        "pair 0-1" in text and "no better than chance" in text for text in select_structure(probs, labels).warnings
-    )
+    (text,) = information_warnings(noise.sparse({(0, 1): (0.5, 0.49), (2, 3): (0.2, 0.2)}, 4))
+    assert "pair 0-1" in text
+    assert "by 0.010 only" in text
+    assert information_warnings(noise.random(0.5, 4)) == []
     nothing = torch.full((2000, 4), 0.25)
     report = select_structure(nothing, torch.arange(2000) % 4)
     assert any("hardly predicts" in text for text in report.warnings)

@@ -44,6 +44,14 @@ def test_anchor_sets_count_the_labels_of_each_class(fraction: float) -> None:
     torch.testing.assert_close(sets.transition.sum(1), torch.ones(3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_precision_of_the_probabilities_does_not_matter(dtype: torch.dtype) -> None:
+    probs, labels, _ = posteriors(DIAGONAL, 4000, error=0.2)
+    found = anchor_sets(probs.to(dtype), labels).transition
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, anchor_sets(probs, labels).transition, rtol=0, atol=0.03)
+
+
 def test_anchor_sets_tell_apart_classes_that_share_their_labels() -> None:
     t = noise.pair_flip(0.45, 6)
     probs, labels, _ = posteriors(t, 12_000, error=0.3)
@@ -64,6 +72,36 @@ def test_standard_error_is_the_spread_of_repeated_counts() -> None:
     counts = torch.nn.functional.one_hot(sample.view(size, 2000, 3), 3).float().mean(0)
     error = AnchorSets(DIAGONAL, torch.full((3,), size)).standard_error()
     torch.testing.assert_close(error, counts.std(0), rtol=0.08, atol=0)
+
+
+def test_purity_is_the_determinant_less_its_sampling_error() -> None:
+    size, runs = 400, 3000
+    sample = noise.corrupt(torch.arange(3).repeat(size, runs), DIAGONAL, generator=generator()).view(size, runs, 3)
+    counts = torch.nn.functional.one_hot(sample, 3).double().mean(0)
+    sets = AnchorSets(DIAGONAL, torch.full((3,), size))
+    value = torch.linalg.slogdet(DIAGONAL.double()).logabsdet
+    assert sets.purity(caution=0.0) == pytest.approx(float(value))
+    spread = torch.linalg.slogdet(counts).logabsdet.std()
+    assert sets.purity(caution=0.0) - sets.purity(caution=1.0) == pytest.approx(float(spread), rel=0.08)
+    assert AnchorSets(torch.full((3, 3), 1 / 3), torch.full((3,), size)).purity() == -math.inf
+
+
+def test_the_fraction_follows_class_overlap() -> None:
+    """With clear classes large sets win by their small error, with half-unclear ones small sets by their purity."""
+    n = 6000
+    classes = torch.randint(3, (n,), generator=generator())
+    clear = torch.nn.functional.one_hot(classes, 3).float()
+    sizes, errors = [], []
+    for spread in (0.0, 0.8):  # how far a sample may lie towards the other classes
+        share = spread * torch.rand(n, 1, generator=generator(2))
+        mixed = (1 - share) * clear + share / 3
+        truth = torch.multinomial(mixed, 1, generator=generator(3))[:, 0]
+        labels = noise.corrupt(truth, DIAGONAL, generator=generator(4))
+        sets = anchor_sets(mixed @ DIAGONAL, labels)
+        sizes.append(int(sets.sizes.sum()))
+        errors.append(float((sets.transition - DIAGONAL).abs().max()))
+    assert sizes[1] < sizes[0]
+    assert max(errors) < 0.1
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,7 +12,7 @@ from fdiv_noisy.estimation.neighbours import NEIGHBOURS, pair_rates
 from fdiv_noisy.estimation.pairs import SIGNIFICANCE
 from fdiv_noisy.estimation.report import NoiseReport
 from fdiv_noisy.estimation.sets import anchor_sets
-from fdiv_noisy.estimation.structure import PURE_FRACTION, information_warnings, select_structure, wrong_share
+from fdiv_noisy.estimation.structure import information_warnings, select_structure, wrong_share
 from fdiv_noisy.transition import Sparse
 
 
@@ -84,7 +84,7 @@ def _refined(rough: Sparse, probs: Tensor, labels: Tensor, features: Tensor, see
     enough = sizes[rough.pairs].sum(1) >= 4 * min(NEIGHBOURS)
     pairs, rates = rough.pairs[enough], rough.rates.clone()
     fine = pair_rates(features, labels, pairs, rough.num_classes, seed=seed).model.rates.to(rates.device)
-    error = anchor_sets(probs, labels, fraction=PURE_FRACTION).standard_error().square()
+    error = anchor_sets(probs, labels).standard_error().square()
     i, j = pairs.unbind(1)
     margin = SIGNIFICANCE * (error[i, j] + error[j, i]).sqrt()
     mixed = fine.sum(1) > rates[enough].sum(1) + margin

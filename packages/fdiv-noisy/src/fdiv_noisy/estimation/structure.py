@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from fdiv_noisy.estimation.checks import check_probabilities
 from fdiv_noisy.estimation.pairs import find_pairs
 from fdiv_noisy.estimation.report import NoiseReport
 from fdiv_noisy.estimation.sets import AnchorSets, anchor_sets
@@ -15,7 +16,8 @@ from fdiv_noisy.transition import Sparse, Transition, as_matrix, fit_sparse, fit
 CLEAN_RATE = 0.03
 SPARSE_SHARE = 0.6  # a cycle of flips reaches one half
 UNIFORM_MISFIT = 0.2
-PURE_FRACTION = 0.2
+PURE_LABELS = 250  # labels a class needs to show the structure
+PURE_FRACTIONS = (0.05, 0.2)
 LEAST_INFORMATION = 0.03
 FEWEST_LABELS = 30
 LEAST_GAIN = 0.02  # nats
@@ -25,8 +27,8 @@ PRIOR_STEPS = 500
 def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     r"""The kind of noise in `labels` and its transition, both from `anchor_sets`.
 
-    Small, pure sets show the structure, because classes that look alike are hard to tell from classes that flip.
-    In this order:
+    Small, pure sets (`pure_sets`) show the structure, because classes that look alike are hard to tell from classes
+    that flip. In this order:
 
     * `clean` if fewer than 3 % of the labels seem wrong.
     * `sparse` if pairs of classes (`find_pairs`) hold more than 0.6 of all flips. What is outside them is
@@ -43,19 +45,19 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     Raises:
         ValueError: Shapes, types or ranges do not fit.
     """
-    sets = anchor_sets(probs, labels, fraction=PURE_FRACTION)
-    found = find_pairs(sets.transition, sets.standard_error())
-    misfit, by_chance = _uniform_misfit(sets)
+    pure, sets = pure_sets(probs, labels), anchor_sets(probs, labels)
+    found = find_pairs(pure.transition, pure.standard_error())
+    misfit, by_chance = _uniform_misfit(pure)
     pairs = found.pairs[:0]
     transition: Transition
-    if wrong_share(sets.transition, labels) < CLEAN_RATE:
-        structure, transition = "clean", sets.transition
+    if wrong_share(pure.transition, labels) < CLEAN_RATE:
+        structure, transition = "clean", pure.transition
     elif found.share > SPARSE_SHARE:
         structure, transition, pairs = "sparse", fit_sparse(sets.transition, found.pairs)[0], found.pairs
     elif misfit <= max(UNIFORM_MISFIT, by_chance):
         structure, transition = "uniform", fit_uniform(sets.transition)[0]
     else:
-        structure, transition = "general", anchor_sets(probs, labels).transition
+        structure, transition = "general", sets.transition
     return NoiseReport(
         structure=structure,
         transition=transition,
@@ -67,6 +69,14 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
         method="anchor sets",
         warnings=(*_data_warnings(probs, labels, sets), *information_warnings(transition)),
     )
+
+
+def pure_sets(probs: Tensor, labels: Tensor) -> AnchorSets:
+    """Anchor sets as small as sampling error allows: a twentieth to a fifth of a class, about 250 labels."""
+    check_probabilities(probs, labels)
+    n, k = probs.shape
+    least, most = PURE_FRACTIONS
+    return anchor_sets(probs, labels, fraction=min(max(PURE_LABELS * k / n, least), most))
 
 
 def wrong_share(transition: Tensor, labels: Tensor) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fdiv_noisy.estimation.pairs import find_pairs
+from fdiv_noisy.estimation.sets import AnchorSets
 from fdiv_noisy.transition import check_classes, fit_sparse, fit_uniform
 
 SHOWN_CLASSES = 20
@@ -72,7 +73,8 @@ def describe(noisy: Tensor, clean: Tensor | None = None, num_classes: int | None
     joint = confusion(clean, noisy, num_classes)
     transition = joint / joint.sum(1, keepdim=True).clamp_min(1)
     transition += (joint.sum(1) == 0).to(transition.dtype).diag()
-    pairs = find_pairs(transition).pairs
+    error = AnchorSets(transition, joint.sum(1).long()).standard_error()
+    pairs = find_pairs(transition, error).pairs
     return NoiseSummary(
         counts,
         rate=float((noisy != clean).double().mean()),
