@@ -67,6 +67,8 @@ class TrainConfig:
     """Images a step, all processes together."""
     lr: float = 1e-3
     """Learning rate of Adam."""
+    pose_lr: float = 3e-4
+    """Learning rate of the second phase, whatever its loss; 0 keeps lr."""
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 is none. Published: 1e-4 where a pose is in the loss."""
     seed: int = 0
@@ -94,7 +96,7 @@ class TrainConfig:
         for name in ("batch_size", "devices"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "pose_epochs", "train_size", "val_size", "test_size", "clip_norm"):
+        for name in ("epochs", "pose_epochs", "train_size", "val_size", "test_size", "pose_lr", "clip_norm"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("lr", "sigma"):
@@ -122,5 +124,6 @@ TrainConfig.PRESETS = {
         network_size="w48",
         batch_size=24,
         lr=1e-4,
+        pose_lr=0.0,
     ),
 }
