@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from fdiv_noisy import DIVERGENCES, FDivergenceLoss, Sparse, Uniform
@@ -151,3 +153,58 @@ def test_worked_example_through_the_loss(name: str) -> None:
     loss = FDivergenceLoss(name, product="exact", prior=px @ noisy, transition=noise)
     expected = (1 - noise.rates.sum()) * vd(name, px, py, h)
     torch.testing.assert_close(loss.divergence(h[rows].log(), noisy[rows]), expected, rtol=0, atol=1e-12)
+
+
+def joint_of(h: Tensor, px: Tensor, labels: Tensor) -> Tensor:
+    """Joint distribution (K, K) of a hard classifier's predictions (X,) and labels P(y | x) (X, K)."""
+    k = labels.shape[1]
+    return torch.nn.functional.one_hot(h, k).to(F64).T @ (px[:, None] * labels)
+
+
+def balanced_binary(seed: int, points: int = 5) -> tuple[Tensor, Tensor]:
+    px, py, _ = problem(2, points, seed)
+    scale = 0.5 / (px @ py)
+    weight = px[:, None] * py * scale  # reweighting the classes balances them
+    return weight.sum(1), weight / weight.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_theorem_1_total_variation_is_accuracy_on_balanced_binary_labels(seed: int) -> None:
+    px, py = balanced_binary(seed)
+    torch.testing.assert_close(px @ py, torch.full((2,), 0.5, dtype=F64))
+    for h in torch.cartesian_prod(*[torch.arange(2)] * 5):
+        joint = joint_of(h, px, py)
+        total_variation = 0.5 * (joint - joint.sum(1, keepdim=True) * joint.sum(0)).abs().sum()
+        torch.testing.assert_close(total_variation, (joint.trace() - 0.5).abs(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_theorem_3_best_classifier_of_balanced_certain_labels(name: str) -> None:
+    """Where the labels are certain and balanced, the Bayes classifier has the largest divergence."""
+    px = torch.tensor([0.2, 0.3, 0.1, 0.25, 0.15], dtype=F64)
+    best = torch.tensor([0, 0, 1, 1, 1])
+    py = torch.nn.functional.one_hot(best, 2).to(F64)
+    d = DIVERGENCES[name]
+
+    def value(h: Tensor) -> float:
+        joint = joint_of(h, px, py).clamp_min(1e-12)
+        return float(d.between(joint.flatten(), (joint.sum(1, keepdim=True) * joint.sum(0)).flatten()))
+
+    values = {tuple(h.tolist()): value(h) for h in torch.cartesian_prod(*[torch.arange(2)] * 5)}
+    assert max(values.values()) == pytest.approx(values[tuple(best.tolist())], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "tv"])
+def test_lemma_1_bias_falls_with_the_square_of_the_information_left(name: str) -> None:
+    px, py = balanced_binary(3)
+    h = torch.tensor([0, 1, 0, 1, 1])
+    d = DIVERGENCES[name]
+    biases = []
+    for left in (0.02, 0.01):
+        e = torch.full((2,), (1 - left) / 2, dtype=F64)
+        joint = joint_of(h, px, py @ Uniform(e).matrix())
+        predicted = joint.sum(1)
+        g = d.optimal_g(joint / (predicted[:, None] * joint.sum(0)))
+        biases.append((e * (predicted[:, None] * (g - d.conjugate(g))).sum(0)).sum().abs())
+    slope = float((biases[0] / biases[1]).log()) / math.log(2)
+    assert slope == pytest.approx(2, abs=0.1)

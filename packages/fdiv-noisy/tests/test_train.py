@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fdiv_noisy import FDivergenceLoss, WarmUp, class_prior
+from fdiv_noisy import FDivergenceLoss, WarmUp, auto_loss, class_prior, criteria
 from fdiv_noisy.cli import main
 from fdiv_noisy.networks import CNN, NETWORKS, PreActResNet18, build
 from fdiv_noisy.noisy_set import load
@@ -54,6 +54,46 @@ def test_train_writes_a_run_that_evaluate_reads(tmp_path: pathlib.Path, capsys: 
 )
 def test_every_loss_trains(loss: str, tmp_path: pathlib.Path) -> None:
     assert main(["train", *SMALL, "--loss", loss, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("noise", "loss", "structure", "chosen"),
+    [
+        ("sparse-high", "auto", "sparse", "PairConditionalLoss"),
+        ("sparse-high", "pair-conditional", "sparse", "PairConditionalLoss"),
+        ("uniform-high", "auto", "uniform", "FDivergenceLoss"),
+        ("none", "auto", "clean", "CrossEntropyLoss"),
+        ("random-high", "forward", "uniform", "ForwardCorrection"),
+    ],
+)
+def test_noise_is_found_and_answered(
+    noise: str, loss: str, structure: str, chosen: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--noise", noise, "--loss", loss, "--train-size", "0", "--epochs", "2"]
+    assert main(["train", *SMALL, *arguments, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.startswith(f"{structure} noise")
+    assert structure in json.loads((tmp_path / "run" / "summary.json").read_text())["found"]
+    config = small(noise=noise, loss=loss)
+    criterion, report = criteria.build(replace(config, train_size=0), load(replace(config, train_size=0)))
+    assert report is not None
+    assert report.structure == structure
+    assert type(criterion.then).__name__ == chosen
+    assert criterion.epochs == (1 if loss in ("auto", "pair-conditional") else 0)
+
+
+def test_pair_conditional_needs_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--noise", "uniform-high", "--loss", "pair-conditional", "--train-size", "0"]
+    assert main(["train", *SMALL, *arguments]) == 2
+    assert "needs labels that flip in pairs, but the noise looks uniform" in capsys.readouterr().err
+
+
+def test_auto_loss_in_two_lines() -> None:
+    train = load(replace(small(noise="sparse-high"), train_size=0)).in_memory()
+    criterion, report = auto_loss(train.images, train.labels, 10, warmup=2)
+    assert criterion.epochs == 2
+    assert {tuple(pair) for pair in report.pairs.tolist()} == {(0, 1), (2, 3), (4, 8), (5, 7), (6, 9)}
+    with pytest.raises(ValueError, match="warmup must be at least 1"):
+        auto_loss(train.images, train.labels, 10, warmup=0)
 
 
 @pytest.mark.parametrize("loss", ["tv", "forward", "backward"])
