@@ -102,7 +102,7 @@ def information_warnings(transition: Transition) -> list[str]:
     if isinstance(transition, Sparse):
         left = (1 - transition.rates.sum(1)).tolist()
         return [
-            f"pair {i}-{j}: labels seem to tell its classes apart by {s:.3f} only (1 - a - b); they may not be learnable"
+            f"pair {i}-{j}: labels seem to tell its classes apart by {s:.3f} only (1 - a - b): perhaps not learnable"
             for (i, j), s in zip(transition.pairs.tolist(), left, strict=True)
             if s < LEAST_INFORMATION
         ]
