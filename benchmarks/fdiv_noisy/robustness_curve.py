@@ -21,7 +21,7 @@ def base() -> TrainConfig:
     """MNIST where it is, else scikit-learn's digits."""
     if data_root() is None:
         return replace(TrainConfig.PRESETS["quick"], progress=False)
-    return replace(TrainConfig.PRESETS["mnist"], train_size=5_000, epochs=10, progress=False)
+    return replace(TrainConfig.PRESETS["mnist"], train_size=3_000, epochs=10, progress=False)
 
 
 def main() -> None:

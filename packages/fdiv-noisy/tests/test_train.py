@@ -18,7 +18,7 @@ from fdiv_noisy.cli import main
 from fdiv_noisy.networks import CNN, NETWORKS, PreActResNet18, build
 from fdiv_noisy.noisy_set import load
 from fdiv_noisy.recipes import LOSSES, TrainConfig
-from fdiv_noisy.train import Step, fit_on, make_batches, make_network
+from fdiv_noisy.train import PeerBatches, Step, fit_on, make_batches, make_network
 from robustvision_core.run import load_checkpoint, read_metrics
 from robustvision_core.runtime import Runtime
 from torch import nn
@@ -196,6 +196,7 @@ def test_external_product_draws_independent_peers() -> None:
     config = small(product="external", loss="tv")
     with Runtime.session("cpu") as runtime:
         batches = make_batches(config, load(config).train, runtime)
+        assert isinstance(batches, PeerBatches)
         batch, peer_images, peer_labels = next(iter(batches.epoch(0)))
         again = next(iter(batches.epoch(0)))
     assert batch.images.shape == peer_images.shape

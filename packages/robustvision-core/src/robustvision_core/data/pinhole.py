@@ -1,4 +1,4 @@
-"""The pinhole camera and its poses; conventions as in :mod:`robustvision_core.data.poses`."""
+"""The pinhole camera and its poses; conventions as in `robustvision_core.data.poses`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from robustvision_core.errors import DataError
 
 
 def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
-    """Pixels of object points: the first two of ``K (R X + t)`` over the third.
+    """Pixels of object points: the first two of `K (R X + t)` over the third.
 
     Args:
         points: (..., P, 3) in the object's frame, metres.
@@ -36,7 +36,7 @@ def nearest_rotation(matrices: Tensor, name: str, tolerance: float = 0.02) -> Te
         (N, 3, 3) float32.
 
     Raises:
-        DataError: A matrix is not finite, no rotation to within ``tolerance``, or a reflection.
+        DataError: A matrix is not finite, no rotation to within `tolerance`, or a reflection.
     """
     if not bool(matrices.isfinite().all()):
         raise DataError(f"{name}: a rotation matrix holds a value that is not finite")

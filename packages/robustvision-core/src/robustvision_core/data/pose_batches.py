@@ -15,17 +15,17 @@ from robustvision_core.runtime import derive_seed
 
 
 class PoseBatch(NamedTuple):
-    """What a training step gets; conventions as in :mod:`robustvision_core.data.poses`.
+    """What a training step gets; conventions as in `robustvision_core.data.poses`.
 
     Attributes:
         images: (B, C, H, W) float32, normalised.
-        keypoints_2d: (B, P, 2) float32, pixels of ``images``.
+        keypoints_2d: (B, P, 2) float32, pixels of `images`.
         visible: (B, P) bool.
         keypoints_3d: (B, P, 3) float32, metres.
         R: (B, 3, 3) float32, object to camera.
         t: (B, 3) float32, metres.
         K: (B, 3, 3) float32, pixels.
-        index: (B,) int64, position of each item in the set; its object is ``data.object_id[index]``.
+        index: (B,) int64, position of each item in the set; its object is `data.object_id[index]`.
     """
 
     images: Tensor
@@ -39,29 +39,29 @@ class PoseBatch(NamedTuple):
 
 
 class PoseBatches:
-    """Batches of a pose set that lives on the device whole; otherwise as ``DeviceBatches``.
+    """Batches of a pose set that lives on the device whole; otherwise as `DeviceBatches`.
 
     Args:
-        data: The set; it is moved to ``device``.
+        data: The set; it is moved to `device`.
         batch_size: Of the global batch, all processes together.
         shuffle: A new random order every epoch; else the order of the set.
         seed: Of the order and the augmentation.
         drop_last: Leave out the last batch where it is smaller.
         rank: Number of this process.
         world_size: Number of processes.
-        mean: Of each channel, (C,) or one number, on the scale 0..1; None computes it from the images of ``data``.
-        std: As ``mean``.
+        mean: Of each channel, (C,) or one number, on the scale 0..1; None computes it from the images of `data`.
+        std: As `mean`.
         augment: Applied to images scaled to 0..1, before they are normalised. It must leave every pixel in its place
             (colours, noise, blur), for poses and keypoints are not changed with it.
         device: Where the set and the batches live.
 
     Attributes:
         mean: (C,) float32, the mean that images are normalised with.
-        std: (C,) float32, as ``mean``.
+        std: (C,) float32, as `mean`.
 
     Raises:
-        UserError: ``batch_size`` is not a positive multiple of ``world_size``, or there is no such rank.
-        DataError: ``mean`` or ``std`` has another number of channels, or ``std`` is not positive.
+        UserError: `batch_size` is not a positive multiple of `world_size`, or there is no such rank.
+        DataError: `mean` or `std` has another number of channels, or `std` is not positive.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class PoseBatches:
         return len(self.order)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[PoseBatch]:
-        """The batches of one epoch from number ``start`` on."""
+        """The batches of one epoch from number `start` on."""
         order = self.order.samples(epoch).to(self.data.device)
         for number in range(start, len(self)):
             whole, part = self.order.cut(number)

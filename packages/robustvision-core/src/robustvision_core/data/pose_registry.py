@@ -13,11 +13,11 @@ from robustvision_core.data.registry import Source, described, look_up, register
 _SOURCES: dict[str, Source] = {}
 
 register_poses = functools.partial(register, table=_SOURCES)
-"""As :func:`robustvision_core.data.register`, for ``load(query, **options) -> PoseSet``."""
+"""As `robustvision_core.data.register`, for `load(query, **options) -> PoseSet`."""
 
 
 def pose_names() -> dict[str, str]:
-    """Every pose set and what it is, in one line each; sets that need a path are written ``name:PATH``."""
+    """Every pose set and what it is, in one line each; sets that need a path are written `name:PATH`."""
     return described(_sources())
 
 
@@ -30,10 +30,10 @@ def load_poses(
     """Load a pose set.
 
     Args:
-        name: One of :func:`pose_names`.
-        split: ``train``, ``val`` or ``test``, where the set has it.
-        root: The folder of all data sets, as for :func:`robustvision_core.data.load`.
-        options: What the source takes besides, as ``drone`` and ``size`` of drones.
+        name: One of `pose_names`.
+        split: `train`, `val` or `test`, where the set has it.
+        root: The folder of all data sets, as for `robustvision_core.data.load`.
+        options: What the source takes besides, as `drone` and `size` of drones.
 
     Raises:
         UserError: No such set, split or option.

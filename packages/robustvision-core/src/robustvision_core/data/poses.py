@@ -1,7 +1,7 @@
 """Images of objects with known poses.
 
 Conventions, the same for every source:
-    * poses take points of the object to the camera, ``X_camera = R X_object + t``, in metres; the camera looks along
+    * poses take points of the object to the camera, `X_camera = R X_object + t`, in metres; the camera looks along
       +z, its x axis points right in the image and its y axis down;
     * pixel (column j, row i) covers the square [j, j + 1] x [i, i + 1]: the image is [0, W] x [0, H], its upper left
       corner is (0, 0) and the centre of its first pixel is (0.5, 0.5). Resizing an image by s multiplies K's first two
@@ -87,7 +87,7 @@ class PoseSet:
     """N objects seen in M images, all tensors on one device; the module says how poses and pixels are counted.
 
     An image may show several objects: each is one item. P is the largest number of keypoints; an object with fewer has
-    zeros behind its own, which are never ``visible``.
+    zeros behind its own, which are never `visible`.
 
     Attributes:
         images: (M, C, H, W) uint8.
@@ -95,14 +95,14 @@ class PoseSet:
         t: (N, 3) float32, metres, in front of the camera.
         K: (N, 3, 3) float32 intrinsics in pixels with positive focal lengths; (3, 3) stands for all.
         objects: The kinds of object.
-        object_id: (N,) int64, which of ``objects``; default 0.
-        image_index: (N,) int64, which of ``images`` shows the item; default ``arange(N)``.
+        object_id: (N,) int64, which of `objects`; default 0.
+        image_index: (N,) int64, which of `images` shows the item; default `arange(N)`.
         keypoints_2d: (N, P, 2) float32 pixels (x, y); default the projections of the keypoints.
         visible: (N, P) bool: in front of the camera and inside the image, whether or not something is before it; or
-            what the source says. Default from ``keypoints_2d``.
+            what the source says. Default from `keypoints_2d`.
         boxes: (N, 4) float32 pixels (left, top, right, bottom) around the whole object, hidden parts and parts
             outside the image included; default that of the mesh's vertices, of the keypoints where there is no mesh.
-        ids: (N,) int64, the identity of each item in its source; kept by :meth:`take`. Default ``arange(N)``.
+        ids: (N,) int64, the identity of each item in its source; kept by `take`. Default `arange(N)`.
         name: What to call the set in messages.
 
     Raises:
@@ -189,7 +189,7 @@ class PoseSet:
         return self._padded().index_select(0, self.object_id)
 
     def take(self, indices: Tensor | Sequence[int]) -> PoseSet:
-        """The items at ``indices`` (M,), in that order, with their ids; a (N,) bool mask also works.
+        """The items at `indices` (M,), in that order, with their ids; a (N,) bool mask also works.
 
         Images that no item shows any more are dropped; all objects stay.
         """
@@ -203,7 +203,7 @@ class PoseSet:
         return replace(self, images=images, image_index=image_index, **{f: getattr(self, f)[chosen] for f in fields})
 
     def split(self, sizes: Sequence[float], *, seed: int, stratified: bool = True) -> tuple[PoseSet, ...]:
-        """Disjoint random parts, as :func:`robustvision_core.data.split` cuts image sets; stratified by object."""
+        """Disjoint random parts, as `robustvision_core.data.split` cuts image sets; stratified by object."""
         return tuple(self.take(part.ids) for part in split(self._labelled(), sizes, seed=seed, stratified=stratified))
 
     def to(self, device: str | torch.device) -> PoseSet:

@@ -23,7 +23,7 @@ def cached(
     shapes: dict[str, tuple[int, ...]],
     make: Callable[[], dict[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """What ``make`` gives, from a file in ``folder`` where an earlier call has left it.
+    """What `make` gives, from a file in `folder` where an earlier call has left it.
 
     A file that is damaged or of another key is made again. Where the folder cannot be written nothing is kept.
 

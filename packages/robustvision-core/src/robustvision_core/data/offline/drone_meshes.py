@@ -88,7 +88,7 @@ BUILDS = {
 
 
 def drone_object(name: str) -> PoseObject:
-    """A drone of :data:`KEYPOINTS` with its mesh; its diameter is the largest distance of two vertices."""
+    """A drone of `KEYPOINTS` with its mesh; its diameter is the largest distance of two vertices."""
     mesh = drone_mesh(name)
     gaps = torch.cdist(mesh.vertices, mesh.vertices, compute_mode="donot_use_mm_for_euclid_dist")
     return PoseObject(name, torch.tensor(KEYPOINTS[name]), float(gaps.max()), mesh)
@@ -96,7 +96,7 @@ def drone_object(name: str) -> PoseObject:
 
 @functools.cache
 def drone_mesh(name: str) -> Mesh:
-    """The surface of a drone of :data:`KEYPOINTS`; every keypoint but the centre is one of its vertices."""
+    """The surface of a drone of `KEYPOINTS`; every keypoint but the centre is one of its vertices."""
     points = torch.tensor(KEYPOINTS[name])
     build = BUILDS[name]
     parts = [*_hull(build), *_nose(build)]
@@ -106,7 +106,7 @@ def drone_mesh(name: str) -> Mesh:
 
 
 def prism(start: Tensor, end: Tensor, radii: tuple[float, float], sides: int, colour: tuple[float, ...]) -> Mesh:
-    """A closed, tapered prism whose caps are fans around ``start`` and ``end``, (3,) each, which are vertices."""
+    """A closed, tapered prism whose caps are fans around `start` and `end`, (3,) each, which are vertices."""
     axis = torch.nn.functional.normalize(end - start, dim=0)
     helper = torch.eye(3)[int(axis.abs().argmin())]
     u = torch.nn.functional.normalize(torch.linalg.cross(axis, helper), dim=0)

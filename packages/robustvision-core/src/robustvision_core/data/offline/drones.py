@@ -39,7 +39,7 @@ class Scenes:
     """What is drawn; with a split and an index it says every pixel.
 
     Attributes:
-        drone: ``m2ed`` (0.6 m across) or ``tello`` (a quarter of that).
+        drone: `m2ed` (0.6 m across) or `tello` (a quarter of that).
         size: Width and height, pixels.
         seed: Of everything.
         near: Smallest distance along the camera's axis, metres.
@@ -91,15 +91,15 @@ def load_drones(
 ) -> PoseSet:
     """A drone of UAVA's keypoints and camera at random poses, lit from anywhere above, before random backgrounds.
 
-    Item ``i`` of a split depends on the options and (seed, split, i) alone. As in the paper, all keypoints are inside
+    Item `i` of a split depends on the options and (seed, split, i) alone. As in the paper, all keypoints are inside
     the image: a pose that leaves it is drawn again. Both drones are seen at the same distances by default, so that the
-    tello is four times smaller than the m2ed; a nearer ``distance`` suits it at size tiny.
+    tello is four times smaller than the m2ed; a nearer `distance` suits it at size tiny.
 
     Args:
-        query: Its ``split`` is ``train``, ``val`` or ``test``; images are kept in ``<root>/cache`` where that can be
+        query: Its `split` is `train`, `val` or `test`; images are kept in `<root>/cache` where that can be
             written.
-        drone: ``m2ed`` or ``tello``.
-        size: ``tiny`` (128x96), ``small`` (320x240), ``"WxH"`` or (width, height).
+        drone: `m2ed` or `tello`.
+        size: `tiny` (128x96), `small` (320x240), `"WxH"` or (width, height).
         count: Items; None gives 512 for training and 128 otherwise.
         seed: Of poses, lights, backgrounds and noise.
         distance: Nearest and farthest, metres along the camera's axis, uniform between.
@@ -126,7 +126,7 @@ def load_drones(
 
 
 def pixels(size: str | Sequence[int]) -> tuple[int, int]:
-    """(width, height) of a name of :data:`SIZES`, ``"WxH"`` or a pair."""
+    """(width, height) of a name of `SIZES`, `"WxH"` or a pair."""
     try:
         chosen = SIZES.get(size) or tuple(size.split("x")) if isinstance(size, str) else tuple(size)
         width, height = (int(side) for side in chosen)
@@ -154,7 +154,7 @@ def draw(scenes: Scenes, stream: int, count: int) -> dict[str, Tensor]:
 
 
 def poses(scenes: Scenes, stream: int, index: Tensor) -> tuple[Tensor, Tensor]:
-    """R (B, 3, 3) and t (B, 3) of the scenes ``index`` (B,), the first draw of each that has its keypoints inside."""
+    """R (B, 3, 3) and t (B, 3) of the scenes `index` (B,), the first draw of each that has its keypoints inside."""
     K, points = camera(scenes.size).double(), torch.tensor(KEYPOINTS[scenes.drone], dtype=torch.float64)
     limit = torch.tensor(scenes.size) - scenes.margin
     R, t = points.new_empty(len(index), 3, 3), points.new_empty(len(index), 3)
@@ -192,7 +192,7 @@ def _about(axis: int, angle: Tensor) -> Tensor:
 
 
 def photograph(scenes: Scenes, stream: int, index: Tensor, R: Tensor, t: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 of the scenes ``index`` (B,) of a stream, with the drone at R and t."""
+    """(B, 3, H, W) uint8 of the scenes `index` (B,) of a stream, with the drone at R and t."""
     drawn = uniform(scenes.seed, (_SCENE, stream, index), 8 + 9 * _PATCHES)
     ground = _background(scenes, stream, index, drawn[:, 4:])
     light = torch.stack([2 * drawn[:, 0] - 1, -0.3 - drawn[:, 1], -0.2 - drawn[:, 2]], -1)
@@ -236,5 +236,5 @@ def _rectangle(x: Tensor, y: Tensor, drawn: Tensor, height: int) -> Tensor:
 
 
 def _normal(seed: int, keys: tuple[Tensor | int, ...], count: int) -> Tensor:
-    """Normal numbers, addressed as :func:`uniform`'s; none beyond 5.3."""
+    """Normal numbers, addressed as `uniform`'s; none beyond 5.3."""
     return torch.erfinv(2 * uniform(seed, keys, count) - (1 - 2.0**-24)) * math.sqrt(2)

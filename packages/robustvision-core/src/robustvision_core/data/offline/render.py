@@ -21,7 +21,7 @@ class Render(NamedTuple):
     """A rendered mesh.
 
     Attributes:
-        colour: (..., H, W, 3) float32 in [0, 1] before black: what is seen times ``mask``.
+        colour: (..., H, W, 3) float32 in [0, 1] before black: what is seen times `mask`.
         mask: (..., H, W) float32, the share of the pixel that is covered.
         depth: (..., H, W) float32, metres along the camera's axis to the nearest surface; infinite where none is.
     """
@@ -46,7 +46,7 @@ def render_mesh(
 ) -> Render:
     """A mesh under one or many poses, with Lambert's shading, both sides of a face alike.
 
-    Conventions are those of :mod:`robustvision_core.data.poses`. A face of which a corner is nearer than a millimetre
+    Conventions are those of `robustvision_core.data.poses`. A face of which a corner is nearer than a millimetre
     to the camera's plane, or behind it, is left out.
 
     Args:
@@ -62,7 +62,7 @@ def render_mesh(
         supersample: Samples along each side of a pixel.
 
     Raises:
-        ValueError: ``R`` and ``t`` have different leading dimensions, or ``size`` or ``supersample`` is not positive.
+        ValueError: `R` and `t` have different leading dimensions, or `size` or `supersample` is not positive.
     """
     lead = R.shape[:-2]
     if t.shape[:-1] != lead:
@@ -87,7 +87,7 @@ def render_mesh(
 
 
 def shade(corners: Tensor, colours: Tensor, light: Tensor, ambient: float) -> Tensor:
-    """Lambert's law, ``colour (ambient + (1 - ambient) max(0, n l))`` with the normal n turned to the camera.
+    """Lambert's law, `colour (ambient + (1 - ambient) max(0, n l))` with the normal n turned to the camera.
 
     Args:
         corners: (B, F, 3, 3) corners of each face in the camera's frame.
@@ -112,11 +112,11 @@ def rasterise(corners: Tensor, K: Tensor, size: tuple[int, int], supersample: in
         corners: (B, F, 3, 3) corners of each face in the camera's frame.
         K: (B, 3, 3) intrinsics, pixels.
         size: Width and height in pixels.
-        supersample: Samples along each side of a pixel, at ``(i + 1/2) / supersample``.
+        supersample: Samples along each side of a pixel, at `(i + 1/2) / supersample`.
 
     Returns:
         (B, H * supersample, W * supersample) int64: the bits of 1/depth as float32 above 32 bits that number the face;
-        -1 where there is none. :func:`unpack` reads them.
+        -1 where there is none. `unpack` reads them.
     """
     width, height = size[0] * supersample, size[1] * supersample
     batch, count = corners.shape[:2]
@@ -139,7 +139,7 @@ def rasterise(corners: Tensor, K: Tensor, size: tuple[int, int], supersample: in
 
 
 def unpack(nearest: Tensor) -> tuple[Tensor, Tensor]:
-    """Of what :func:`rasterise` gives: the number of the face, -1 where none is, and the depth, infinite there."""
+    """Of what `rasterise` gives: the number of the face, -1 where none is, and the depth, infinite there."""
     empty = nearest < 0
     face = torch.where(empty, -1, nearest & 0xFFFFFFFF)
     inverse = (nearest >> 32).clamp_min(0).int().view(torch.float32)
@@ -156,7 +156,7 @@ def _runs(seen: Tensor, ahead: Tensor, width: int, height: int) -> tuple[Tensor,
         seen: (T, 3, 2) corners, in samples.
         ahead: (T,) bool, whether to draw it.
         width: Of the image, in samples.
-        height: As ``width``.
+        height: As `width`.
 
     Returns:
         Triangle, row, first column and the column after the last, (S,) int64 each.
@@ -190,7 +190,7 @@ def _expand(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _planes(seen: Tensor, inverse: Tensor) -> Tensor:
-    """(T, 3): 1/depth as ``c0 + c1 x + c2 y``, which it is exactly on a plane, from corners (T, 3, 2) and (T, 3)."""
+    """(T, 3): 1/depth as `c0 + c1 x + c2 y`, which it is exactly on a plane, from corners (T, 3, 2) and (T, 3)."""
     (x, y), (dx1, dy1), (dx2, dy2) = (part.unbind(-1) for part in (seen[:, 0], *_sides(seen)))
     d1, d2 = inverse[:, 1] - inverse[:, 0], inverse[:, 2] - inverse[:, 0]
     area = dx1 * dy2 - dx2 * dy1

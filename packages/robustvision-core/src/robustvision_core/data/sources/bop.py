@@ -50,14 +50,14 @@ def load_bop(
     models: str = "",
     max_gib: float = MAX_GIB,
 ) -> PoseSet:
-    """The scenes below ``PATH/<folder>/``; see :func:`read_bop`.
+    """The scenes below `PATH/<folder>/`; see `read_bop`.
 
     Args:
-        query: Its ``path`` is the data set's folder, a zip of it, or a folder of its zips.
+        query: Its `path` is the data set's folder, a zip of it, or a folder of its zips.
         objects: Numbers of the objects to keep; empty keeps all.
-        min_visib: Least share of an object that must be seen, as the annotations say; needs ``scene_gt_info.json``.
-        folder: The folder of the scenes, as ``train_pbr``; empty takes the split's name.
-        models: ``models``, ``models_eval`` or another; empty takes the first of ``models_eval`` and ``models``.
+        min_visib: Least share of an object that must be seen, as the annotations say; needs `scene_gt_info.json`.
+        folder: The folder of the scenes, as `train_pbr`; empty takes the split's name.
+        models: `models`, `models_eval` or another; empty takes the first of `models_eval` and `models`.
         max_gib: Largest size of the images in memory, in GiB.
     """
     files = BopFiles.at(pathlib.Path(query.path).expanduser())
@@ -70,7 +70,7 @@ def load_bop(
     ("test",),
 )
 def load_lmo(query: Query, objects: Sequence[int] = (), min_visib: float = 0.1, models: str = "") -> PoseSet:
-    """LM-O from a folder ``lmo`` or ``lmo*.zip`` below the data root or its ``pose``; see :func:`load_bop`."""
+    """LM-O from a folder `lmo` or `lmo*.zip` below the data root or its `pose`; see `load_bop`."""
     for place in (query.root / "pose", query.root / "lmo", query.root):
         if (place / "lmo" / "test").is_dir():
             files = BopFiles.at(place / "lmo")
@@ -99,18 +99,18 @@ def read_bop(
     to 0.01 pixel on average over 1,422 objects. A box [x, y, w, h] there ends at its last pixel's number, so that here
     it is (x, y, x + w + 1, y + h + 1).
 
-    Keypoints are those of ``kpts3d.json`` (``{data set: {object: [[x, y, z], ...]}}``) where the set has such a file,
+    Keypoints are those of `kpts3d.json` (`{data set: {object: [[x, y, z], ...]}}`) where the set has such a file,
     else the centre and the corners of the model's box. An item's id is
-    ``scene * 10**9 + image * 1000 + place in its list``.
+    `scene * 10**9 + image * 1000 + place in its list`.
 
     Args:
         files: The data set.
         title: Its name in messages.
         folder: Of the scenes.
-        objects: As in :func:`load_bop`.
-        min_visib: As in :func:`load_bop`.
-        models: As in :func:`load_bop`.
-        max_gib: As in :func:`load_bop`.
+        objects: As in `load_bop`.
+        min_visib: As in `load_bop`.
+        models: As in `load_bop`.
+        max_gib: As in `load_bop`.
         names: Of objects by number; else they are called as their model's file.
 
     Raises:
@@ -197,7 +197,7 @@ def _objects(files: BopFiles, numbers: list[int], models: str, names: dict[int, 
 
 
 def _given_keypoints(files: BopFiles, numbers: list[int]) -> dict[str, list[list[float]]]:
-    """Those of ``kpts3d.json``, which may hold other data sets besides; none where it lacks an object."""
+    """Those of `kpts3d.json`, which may hold other data sets besides; none where it lacks an object."""
     held = files.json("kpts3d.json").get(files.name, {})
     return held if all(str(number) in held for number in numbers) else {}
 

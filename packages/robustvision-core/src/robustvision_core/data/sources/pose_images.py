@@ -14,10 +14,10 @@ MAX_GIB = 12.0
 
 
 def decode_within(sources: Sequence[pathlib.Path | bytes], names: Sequence[str], about: str, max_gib: float) -> Tensor:
-    """RGB images of one size as (N, 3, H, W) uint8; arguments as of ``decode_all``.
+    """RGB images of one size as (N, 3, H, W) uint8; arguments as of `decode_all`.
 
     Raises:
-        DataError: A file is no image, their sizes differ, or together they are larger than ``max_gib``.
+        DataError: A file is no image, their sizes differ, or together they are larger than `max_gib`.
     """
     head = decode(sources[0], names[0])
     gib = len(sources) * head.numel() / 2**30

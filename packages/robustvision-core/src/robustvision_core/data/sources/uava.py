@@ -50,24 +50,24 @@ def load_uava(
 ) -> PoseSet:
     """The exocentric colour images of one drone, split by building, with all nine keypoints in the image.
 
-    Layout, below ``<root>/uava``, ``<root>/UAVA`` or ``<root>``::
+    Layout, below `<root>/uava`, `<root>/UAVA` or `<root>`::
 
         data splits/scenes_{train,val,test}.txt       the buildings, one a line
         {M2ED,Tello}/exocentric/colour/<building>/<row>_<date>_<frame>_<...>_exocentric_<...>
         *.json                                        annotations, as published with the paper's code
 
-    The annotations are ``drones -> M2ED -> <building>_<row>_<date> -> exocentric -> <frame>`` with ``pose`` (4x4 by
-    rows), ``3dpoints`` (nine keypoints in units of width and height) and ``visibleAll``; images without annotation, or
-    with ``visibleAll`` false, are left out.
+    The annotations are `drones -> M2ED -> <building>_<row>_<date> -> exocentric -> <frame>` with `pose` (4x4 by
+    rows), `3dpoints` (nine keypoints in units of width and height) and `visibleAll`; images without annotation, or
+    with `visibleAll` false, are left out.
 
     The poses are Blender's: the camera looks along -z and y is up, and the published code projects with
-    ``K = [[-f, 0, cx], [0, f, cy], [0, 0, 1]]``. Turning the camera by pi about x, ``R' = D R`` and ``t' = D t`` with
-    ``D = diag(1, -1, -1)``, gives the same pixels with a positive f and z in front of the camera, for
-    ``diag(-f, f, 1) = -diag(f, f, 1) D`` and the sign cancels in the quotient.
+    `K = [[-f, 0, cx], [0, f, cy], [0, 0, 1]]`. Turning the camera by pi about x, `R' = D R` and `t' = D t` with
+    `D = diag(1, -1, -1)`, gives the same pixels with a positive f and z in front of the camera, for
+    `diag(-f, f, 1) = -diag(f, f, 1) D` and the sign cancels in the quotient.
 
     Args:
-        query: Its ``split`` is ``train``, ``val`` or ``test``.
-        drone: ``m2ed`` or ``tello``.
+        query: Its `split` is `train`, `val` or `test`.
+        drone: `m2ed` or `tello`.
         frames: Which of the two moments, 0 or 1; the paper takes 0.
         metadata: The annotations' file; empty takes the one JSON file beside the drones' folders.
         count: Take this many, evenly spaced; None takes all.
