@@ -28,9 +28,13 @@ class DemoConfig:
     """Train a small network on rendered drones, then go on with and without the PnP loss for as many epochs."""
 
     epochs: int = 12
-    """Passes over 1,024 images on heat-maps alone."""
+    """Passes over the training images on heat-maps alone."""
     pose_epochs: int = 4
     """Passes after that, with and without."""
+    train_size: int = 1024
+    """Rendered images to train on."""
+    test_size: int = 512
+    """Rendered images to test on."""
     seed: int = 0
     """Of the network and the order."""
     device: str = "auto"
@@ -47,8 +51,8 @@ class DemoConfig:
             data_root=self.data_root,
             size="64x48",
             distance=(0.7, 1.0),
-            train_size=1024,
-            test_size=512,
+            train_size=self.train_size,
+            test_size=self.test_size,
             network_size="micro",
             batch_size=32,
             progress=False,
@@ -60,7 +64,10 @@ def demo(config: DemoConfig) -> None:
     torch.set_num_threads(1)  # as fast as two for images this small, and many times faster where others use the cores
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "diffpnp-pose-demo")
     results = run(config, folder / "plots")
-    lines = ["mean error on 512 rendered images", " " * 32 + "".join(f"{title:>20}" for title in LOSSES.values())]
+    lines = [
+        f"mean error on {config.test_size} rendered images",
+        " " * 32 + "".join(f"{title:>20}" for title in LOSSES.values()),
+    ]
     for name, (title, factor) in ROWS.items():
         lines.append(f"{title:<32}" + "".join(f"{factor * results[loss][name]:>20.1f}" for loss in LOSSES))
     for name in ("ADD5", "Proj2"):
@@ -74,20 +81,20 @@ def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float
     common, results = config.train_config(), {}
     with Runtime.session(config.device, seed=config.seed) as runtime:
         training, test = load(common, "train"), load(common, "test")
-        first = replace(common, loss="lh", epochs=config.epochs, pose_epochs=0, lr=3e-3, seed=config.seed)
+        first = replace(common, loss="lh", epochs=config.epochs, pose_epochs=0, seed=config.seed)
         with tqdm(total=1 + len(LOSSES), desc="demo", disable=not sys.stderr.isatty()) as bar:
             base = Step(make_network(first, training), first)
             fit_on(first, training, None, runtime, None, base)
             bar.update()
             for loss in LOSSES:
                 then = replace(
-                    first, loss=loss, seed=config.seed + 1, epochs=0, pose_epochs=config.pose_epochs, pose_lr=1e-3
+                    first, loss=loss, seed=config.seed + 1, epochs=0, pose_epochs=config.pose_epochs
                 )
                 step = Step(copy.deepcopy(base.network), then)
                 fit_on(then, training, None, runtime, None, step)
-                found = predict(step.network, test, runtime, "exact", 64)
+                found = predict(step.network, test, runtime, "exact")
                 results[loss] = score(test, found)
-                some = torch.arange(8)
+                some = torch.arange(min(8, len(test)))
                 shown = test.take(some).to("cpu")
                 plots.poses(shown, found.R[some], found.t[some], found.valid[some], pictures / f"poses_{loss}.png")
                 bar.update()

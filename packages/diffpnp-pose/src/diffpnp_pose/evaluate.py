@@ -25,6 +25,7 @@ EIGHT = ("NPE", "AD", "ACC2", "ACC5", "ADD2", "ADD5", "Proj2", "Proj5")
 """The paper's metrics."""
 
 _UNITS = {"NPE": "", "AD": " rad"}  # the others are percentages
+_BATCH = 64
 _SHOWN = 8  # items in pictures
 _PAIRS = 1 << 24  # vertex pairs compared at once by the symmetric metric
 _BINS = 6  # of distance
@@ -79,7 +80,7 @@ def evaluate(config: EvaluateConfig) -> None:
         network = make_network(trained, test).to(runtime.device)
         load_network(network, folder / f"{config.which}.pt")
         solver: Solver = config.solver or trained.solver  # type: ignore[assignment]  # checked above
-        found = predict(network, test, runtime, solver, trained.batch_size, config.decode)
+        found = predict(network, test, runtime, solver, config.decode)
         sys.stdout.write(f"{summarise(score(test, found))}\n")
         pictures = draw(test, found, network, runtime, pathlib.Path(config.out) if config.out else folder / "plots")
     sys.stdout.write("".join(f"{path}\n" for path in pictures))
@@ -115,27 +116,28 @@ def heatmaps_of(network: nn.Module, images: Tensor, runtime: Runtime) -> Tensor:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, poses: PoseSet, runtime: Runtime, solver: Solver, batch_size: int, mode: Mode = "centre_of_mass"
+    network: nn.Module, poses: PoseSet, runtime: Runtime, solver: Solver, mode: Mode = "centre_of_mass"
 ) -> Predictions:
     """Keypoints and poses of every item, in evaluation mode; the network's mode is restored."""
     training = network.training
     network.eval()
     try:
-        parts = []
-        for batch in ordered_batches(poses, batch_size, runtime).epoch(0):
-            points = keypoints_of(heatmaps_of(network, batch.images, runtime), batch.images, mode)
-            R, t, valid = find_poses(solver, points, batch.keypoints_3d, batch.K)
-            R = torch.where(valid[:, None, None], R, torch.eye(3, device=R.device))
-            parts.append((points, R, torch.where(valid[:, None], t, 0.0), valid))
-        return Predictions(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
+        batches = ordered_batches(poses, runtime).epoch(0)
+        parts = [keypoints_of(heatmaps_of(network, b.images, runtime), b.images, mode) for b in batches]
     finally:
         network.train(training)
+    points = torch.cat(parts)
+    K = poses.K.to(points.device)
+    R, t, valid = find_poses(solver, points, poses.keypoints_3d.to(points.device), K)
+    R = torch.where(valid[:, None, None], R, torch.eye(3, device=R.device))
+    t = torch.where(valid[:, None], t, 0.0)
+    return Predictions(points.cpu(), R.cpu(), t.cpu(), valid.cpu())
 
 
-def ordered_batches(poses: PoseSet, batch_size: int, runtime: Runtime) -> PoseBatches:
+def ordered_batches(poses: PoseSet, runtime: Runtime) -> PoseBatches:
     """All items in order."""
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
-    return PoseBatches(poses, batch_size, mean=mean, std=std, device=runtime.device)
+    return PoseBatches(poses, _BATCH, mean=mean, std=std, device=runtime.device)
 
 
 def score(poses: PoseSet, found: Predictions) -> dict[str, float]:
@@ -174,7 +176,7 @@ def draw(
     rows = torch.linspace(0, len(poses) - 1, min(_SHOWN, len(poses))).round().long()
     some, seen = poses.take(rows), Predictions(*(value[rows] for value in found))
     network.eval()
-    batch = next(ordered_batches(some, len(some), runtime).epoch(0))
+    batch = next(ordered_batches(some, runtime).epoch(0))
     maps = heatmaps_of(network, batch.images, runtime).cpu()
     paths = [folder / f"{name}.png" for name in ("heatmaps", "poses", "distance")]
     plots.heatmaps(some.to("cpu"), maps, seen.points, paths[0])

@@ -65,9 +65,9 @@ class TrainConfig:
     """Passes with `loss` after that."""
     batch_size: int = 8
     """Images a step, all processes together."""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Learning rate of Adam."""
-    pose_lr: float = 3e-4
+    pose_lr: float = 1e-3
     """Learning rate of the second phase, whatever its loss; 0 keeps lr."""
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 is none. Published: 1e-4 where a pose is in the loss."""

@@ -107,7 +107,7 @@ def fit_on(
 
     def validate() -> dict[str, float]:
         assert held is not None
-        values = score(held, predict(step.network, held, runtime, config.solver, config.batch_size))
+        values = score(held, predict(step.network, held, runtime, config.solver))
         return {f"val_{name.lower()}": values[name] for name in (*EIGHT, "valid")}
 
     optimizer = torch.optim.Adam(step.parameters(), config.lr)
@@ -172,12 +172,12 @@ def load_network(network: nn.Module, path: str | pathlib.Path) -> None:
 def finish(config: TrainConfig, runtime: Runtime, run: Run, step: Step, records: list[dict[str, Any]]) -> None:
     """Test the last and the selected epoch, and write summary and pictures."""
     test, network = load(config, "test"), step.network
-    found = predict(network, test, runtime, config.solver, config.batch_size)
+    found = predict(network, test, runtime, config.solver)
     summary: dict[str, Any] = {"loss": config.loss, "solver": config.solver, "seed": config.seed}
     summary["final"] = score(test, found)
     if run.best_path.exists():
         load_network(network, run.best_path)
-        found = predict(network, test, runtime, config.solver, config.batch_size)
+        found = predict(network, test, runtime, config.solver)
         summary["selected"] = score(test, found) | {"epoch": load_checkpoint(run.best_path)["record"]["epoch"]}
     run.write_summary(summary | {"config": asdict(config)})
     plots.training(records, config.epochs, run.plot_path("training"))
