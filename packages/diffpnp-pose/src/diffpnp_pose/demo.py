@@ -87,9 +87,7 @@ def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float
             fit_on(first, training, None, runtime, None, base)
             bar.update()
             for loss in LOSSES:
-                then = replace(
-                    first, loss=loss, seed=config.seed + 1, epochs=0, pose_epochs=config.pose_epochs
-                )
+                then = replace(first, loss=loss, seed=config.seed + 1, epochs=0, pose_epochs=config.pose_epochs)
                 step = Step(copy.deepcopy(base.network), then)
                 fit_on(then, training, None, runtime, None, step)
                 found = predict(step.network, test, runtime, "exact")
