@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from robustvision_core.data import DeviceBatches, FileBatches, ImageFiles, channel_stats
-from robustvision_core.errors import UserError
 from robustvision_core.metrics import accuracy, confusion_matrix, predict, recalls
+from robustvision_core.run import load_part, read_config
 from robustvision_core.runtime import Runtime
 from torch import Tensor, nn
 
@@ -40,36 +39,21 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print accuracy and recall of each class."""
-    from fdiv_noisy.train import load_network, make_network
+    from fdiv_noisy.train import make_network
 
-    trained = replace(read_config(config.run), data_root=config.data_root, device=config.device, noise="none", init="")
+    stored = read_config(config.run, TrainConfig, "fdiv-noisy train")
+    trained = replace(stored, data_root=config.data_root, device=config.device, noise="none", init="")
     trained = replace(trained, resume=False)
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         noisy = load(trained)
         network = make_network(trained, noisy.train).to(runtime.device)
-        load_network(network, pathlib.Path(config.run) / f"{config.which}.pt")
+        load_part(network, pathlib.Path(config.run) / f"{config.which}.pt")
         found = confusion_on_test(trained, network, noisy, runtime)
     summary = summarise(found, noisy.test.classes)
     lines = [f"{name:<16} {100 * value:6.2f} %" for name, value in summary["recall"].items()]
     sys.stdout.write("\n".join(["recall", *lines, f"{'accuracy':<16} {100 * summary['accuracy']:6.2f} %"]) + "\n")
     if config.out:
         plots.confusion(found, noisy.test.classes, config.out, summary["accuracy"])
-
-
-def read_config(folder: str) -> TrainConfig:
-    """The configuration of a run folder.
-
-    Raises:
-        UserError: The folder holds no run of this package.
-    """
-    path = pathlib.Path(folder) / "config.json"
-    if not path.is_file():
-        raise UserError(f"no run in {folder}: expected a folder with config.json, as fdiv-noisy train writes")
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if unknown := sorted(held.keys() - {field.name for field in fields(TrainConfig)}):
-        raise UserError(f"{path} is not of fdiv-noisy train: it has {', '.join(unknown)}")
-    held["lr_steps"] = tuple(tuple(step) for step in held["lr_steps"])
-    return TrainConfig(**held)
 
 
 def confusion_on_test(config: TrainConfig, network: nn.Module, noisy: NoisySet, runtime: Runtime) -> Tensor:

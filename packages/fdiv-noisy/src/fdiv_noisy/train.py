@@ -13,7 +13,7 @@ from robustvision_core.data import Batch, DeviceBatches, FileBatches, ImageFiles
 from robustvision_core.errors import UserError
 from robustvision_core.loop import fit
 from robustvision_core.metrics import accuracy, predict
-from robustvision_core.run import Run, load_checkpoint, new_folder
+from robustvision_core.run import Run, load_checkpoint, load_part, new_folder
 from robustvision_core.runtime import Runtime, derive_seed
 from torch import Tensor, nn
 
@@ -149,24 +149,8 @@ def make_network(config: TrainConfig, data: Images) -> nn.Module:
     except ValueError as error:
         raise UserError(str(error)) from error
     if config.init:
-        load_network(network, config.init)
+        load_part(network, config.init)
     return network
-
-
-def load_network(network: nn.Module, path: str | pathlib.Path) -> None:
-    """Load the network of a checkpoint that training wrote.
-
-    Raises:
-        UserError: It holds none, or one of another shape.
-    """
-    state: dict[str, Tensor] = load_checkpoint(path).get("step", {})
-    weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
-    if not weights:
-        raise UserError(f"{path} holds no network: give a checkpoint.pt or best.pt of a run")
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{path} holds another network: {str(error).splitlines()[-1].strip()}") from error
 
 
 def make_batches(config: TrainConfig, data: Images, runtime: Runtime) -> TrainBatches | PeerBatches:
@@ -230,7 +214,7 @@ def finish(
     if report is not None:
         summary["found"] = str(report)
     if run.best_path.exists():
-        load_network(network, run.best_path)
+        load_part(network, run.best_path)
         selected = confusion_on_test(config, network, noisy, runtime)
         summary["selected"] = summarise(selected, noisy.test.classes)
         summary["selected"]["epoch"] = load_checkpoint(run.best_path)["record"]["epoch"]

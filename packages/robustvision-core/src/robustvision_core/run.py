@@ -15,10 +15,15 @@ import pathlib
 import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from robustvision_core.errors import CheckpointError, UserError
 from robustvision_core.files import atomic_write, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+C = TypeVar("C")
 
 # fields that say where and how a run runs, not what it computes: a resumed run may change them
 RUN_FIELDS = frozenset({"out", "resume", "device", "devices", "data_root", "download", "progress"})
@@ -147,6 +152,53 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a checkpoint dictionary")
     return state
+
+
+def load_part(module: nn.Module, path: str | os.PathLike[str], part: str = "network") -> None:
+    """Load one part of a training step from a checkpoint that `fit` wrote.
+
+    Args:
+        module: Takes the weights.
+        path: A `checkpoint.pt` or `best.pt`.
+        part: Name of the part within the step.
+
+    Raises:
+        UserError: The checkpoint is unreadable, or holds no such part, or one of another shape.
+    """
+    state: dict[str, Tensor] = load_checkpoint(path).get("step", {})
+    prefix = f"{part}."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not weights:
+        raise CheckpointError(f"{path} holds no {part}: give a checkpoint.pt or best.pt of a run")
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} holds another {part}: {str(error).splitlines()[-1].strip()}") from error
+
+
+def read_config(folder: str | os.PathLike[str], config_type: type[C], program: str) -> C:
+    """The configuration of a run folder.
+
+    Args:
+        folder: The run.
+        config_type: The dataclass that the run was started with.
+        program: What writes such runs, for messages.
+
+    Raises:
+        UserError: The folder holds no run, or one of another program.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    if not path.is_file():
+        raise UserError(f"no run in {folder}: expected a folder with config.json, as {program} writes")
+    held = json.loads(path.read_text(encoding="utf-8"))
+    known = {field.name for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]  # a dataclass
+    if unknown := sorted(held.keys() - known):
+        raise UserError(f"{path} is not of {program}: it has {', '.join(unknown)}")
+    return config_type(**{name: _tuples(value) for name, value in held.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
