@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from diffpnp_pose.cli import main as diffpnp_pose
 from fdiv_noisy.cli import main as fdiv_noisy
 
-DEMOS = {"fdiv-noisy": fdiv_noisy}
+DEMOS = {"fdiv-noisy": fdiv_noisy, "diffpnp-pose": diffpnp_pose}
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INVENTORY = ROOT / "tests" / "public_api.txt"
-LIBRARIES = ["fdiv_noisy"]
+LIBRARIES = ["diffpnp_pose", "fdiv_noisy"]
 
 
 def test_inventory() -> None:
@@ -66,7 +66,7 @@ def test_import_is_instant_and_use_loads_torch_only(package: str) -> None:
 def test_packages_do_not_import_each_other(package: str) -> None:
     others = {path.name for path in ROOT.glob("packages/*/src/*")} - {package, "robustvision_core"}
     if package == "robustvision_core":
-        others.add("fdiv_noisy")
+        others |= {"fdiv_noisy", "diffpnp_pose"}
     (folder,) = ROOT.glob(f"packages/*/src/{package}")
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

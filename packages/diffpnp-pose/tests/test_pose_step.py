@@ -12,10 +12,10 @@ from diffpnp_pose.evaluate import Predictions, by_distance, keypoints_of, ordere
 from diffpnp_pose.pose_sets import load, resize
 from diffpnp_pose.recipes import TrainConfig
 from diffpnp_pose.solvers import find_poses
-from diffpnp_pose.train import Step, load_network, make_network
+from diffpnp_pose.train import Step, make_network
 from robustvision_core.data import PoseBatch, PoseSet, load_poses
 from robustvision_core.errors import DataError, UserError
-from robustvision_core.run import save_checkpoint
+from robustvision_core.run import load_part, save_checkpoint
 from robustvision_core.runtime import Runtime
 from torch import Tensor, nn
 
@@ -239,7 +239,7 @@ def test_networks_are_loaded_from_checkpoints_of_their_kind(tmp_path: pathlib.Pa
     again = make_network(replace(CONFIG, init=str(tmp_path / "a.pt")), poses)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     with pytest.raises(UserError, match="holds another network"):
-        load_network(make_network(replace(CONFIG, network_size="tiny"), poses), tmp_path / "a.pt")
+        load_part(make_network(replace(CONFIG, network_size="tiny"), poses), tmp_path / "a.pt")
     save_checkpoint(tmp_path / "b.pt", {"weights": {}})
     with pytest.raises(UserError, match="holds no network"):
-        load_network(network, tmp_path / "b.pt")
+        load_part(network, tmp_path / "b.pt")

@@ -14,11 +14,11 @@ from dataclasses import replace
 import pytest
 import torch
 from diffpnp_pose.cli import _without_extra, main
-from diffpnp_pose.evaluate import EIGHT, read_config
+from diffpnp_pose.evaluate import EIGHT
 from diffpnp_pose.recipes import NETWORK_SIZES, TrainConfig
 from diffpnp_pose.train import make_network, train
 from robustvision_core.data import load_poses
-from robustvision_core.run import load_checkpoint, read_metrics
+from robustvision_core.run import load_checkpoint, read_config, read_metrics
 from robustvision_core.runtime import Runtime
 
 TINY = replace(
@@ -56,7 +56,7 @@ def test_train_writes_a_run_that_evaluate_reads(
     best = min(read_metrics(out), key=lambda record: record["val_npe"])
     assert summary["selected"]["epoch"] == best["epoch"]
     assert summary["final"]["samples"] == 6
-    assert read_config(str(out)).data == "drones"
+    assert read_config(out, TrainConfig, "diffpnp-pose train").data == "drones"
     evaluated = ["evaluate", "--run", str(out), "--data-root", cache, "--out", str(tmp_path / "seen")]
     assert main(evaluated) == 0
     lines = capsys.readouterr().out.splitlines()

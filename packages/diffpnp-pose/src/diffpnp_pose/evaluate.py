@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from robustvision_core.data import PoseBatches, PoseSet
-from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.errors import unknown_name
+from robustvision_core.run import load_part, read_config
 from robustvision_core.runtime import Runtime
 from torch import Tensor, nn
 
@@ -69,37 +69,22 @@ class Predictions(NamedTuple):
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print the eight metrics and write the pictures."""
-    from diffpnp_pose.train import load_network, make_network
+    from diffpnp_pose.train import make_network
 
     if config.solver and config.solver not in get_args(Solver):
         raise unknown_name("solver", config.solver, get_args(Solver))
-    trained = replace(read_config(config.run), data_root=config.data_root, device=config.device, init="", resume=False)
+    stored = read_config(config.run, TrainConfig, "diffpnp-pose train")
+    trained = replace(stored, data_root=config.data_root, device=config.device, init="", resume=False)
     folder = pathlib.Path(config.run)
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         test = load(trained, "test")
         network = make_network(trained, test).to(runtime.device)
-        load_network(network, folder / f"{config.which}.pt")
+        load_part(network, folder / f"{config.which}.pt")
         solver: Solver = config.solver or trained.solver  # type: ignore[assignment]  # checked above
         found = predict(network, test, runtime, solver, config.decode)
         sys.stdout.write(f"{summarise(score(test, found))}\n")
         pictures = draw(test, found, network, runtime, pathlib.Path(config.out) if config.out else folder / "plots")
     sys.stdout.write("".join(f"{path}\n" for path in pictures))
-
-
-def read_config(folder: str) -> TrainConfig:
-    """The configuration of a run folder.
-
-    Raises:
-        UserError: The folder holds no run of this package.
-    """
-    path = pathlib.Path(folder) / "config.json"
-    if not path.is_file():
-        raise UserError(f"no run in {folder}: expected a folder with config.json, as diffpnp-pose train writes")
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if unknown := sorted(held.keys() - {field.name for field in fields(TrainConfig)}):
-        raise UserError(f"{path} is not of diffpnp-pose train: it has {', '.join(unknown)}")
-    held["distance"] = tuple(held["distance"])
-    return TrainConfig(**held)
 
 
 def keypoints_of(maps: Tensor, images: Tensor, mode: Mode = "centre_of_mass") -> Tensor:
@@ -141,7 +126,7 @@ def ordered_batches(poses: PoseSet, runtime: Runtime) -> PoseBatches:
 
 
 def score(poses: PoseSet, found: Predictions) -> dict[str, float]:
-    """The metrics of :class:`PoseMetrics` over the items, in their order, and the percentage of valid poses."""
+    """The metrics of `PoseMetrics` over the items, in their order, and the percentage of valid poses."""
     thing = poses.objects[0]
     vertices = (thing.keypoints if thing.mesh is None else thing.mesh.vertices).cpu()
     metrics = PoseMetrics(vertices, diagonal=thing.diameter)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from diffpnp_pose.epnp import epnp
+from diffpnp_pose.epnp_backends import epnp
 from diffpnp_pose.pnp import solve_pnp
 from diffpnp_pose.recipes import Solver
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from robustvision_core.data import PoseBatch, PoseBatches, PoseSet
-from robustvision_core.errors import UserError
 from robustvision_core.loop import fit
-from robustvision_core.run import Run, load_checkpoint, new_folder
+from robustvision_core.run import Run, load_checkpoint, load_part, new_folder
 from robustvision_core.runtime import Runtime, derive_seed
 from torch import Tensor, nn
 
@@ -149,24 +148,8 @@ def make_network(config: TrainConfig, poses: PoseSet) -> nn.Module:
     make = {"hrnet": hrnet, "higher_hrnet": higher_hrnet, "hourglass": hourglass}[config.network]
     network = make(len(poses.objects[0].keypoints), config.network_size)
     if config.init:
-        load_network(network, config.init)
+        load_part(network, config.init)
     return network
-
-
-def load_network(network: nn.Module, path: str | pathlib.Path) -> None:
-    """Load the network of a checkpoint that training wrote.
-
-    Raises:
-        UserError: It holds none, or one of another shape.
-    """
-    state: dict[str, Tensor] = load_checkpoint(path).get("step", {})
-    weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
-    if not weights:
-        raise UserError(f"{path} holds no network: give a checkpoint.pt or best.pt of a run")
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{path} holds another network: {str(error).splitlines()[-1].strip()}") from error
 
 
 def finish(config: TrainConfig, runtime: Runtime, run: Run, step: Step, records: list[dict[str, Any]]) -> None:
@@ -176,7 +159,7 @@ def finish(config: TrainConfig, runtime: Runtime, run: Run, step: Step, records:
     summary: dict[str, Any] = {"loss": config.loss, "solver": config.solver, "seed": config.seed}
     summary["final"] = score(test, found)
     if run.best_path.exists():
-        load_network(network, run.best_path)
+        load_part(network, run.best_path)
         found = predict(network, test, runtime, config.solver)
         summary["selected"] = score(test, found) | {"epoch": load_checkpoint(run.best_path)["record"]["epoch"]}
     run.write_summary(summary | {"config": asdict(config)})
