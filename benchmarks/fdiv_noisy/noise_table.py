@@ -24,7 +24,6 @@ METHODS = {
     "Pearson": {"loss": "pearson"},
     "TV, 1 epoch CE first": {"loss": "tv", "warmup": 1},
     "TV corrected, T estimated": {"loss": "tv", "correction": "estimate", "warmup": 1},
-    "JS corrected, T estimated": {"loss": "js", "correction": "estimate", "warmup": 1},
     "KL corrected, T estimated": {"loss": "kl", "correction": "estimate", "warmup": 1},
     "auto": {"loss": "auto"},
 }
