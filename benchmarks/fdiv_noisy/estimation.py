@@ -18,8 +18,6 @@ QUESTION = "Is the noise of the published label files found from the noisy label
 LONG = True
 SIZES = [10_000, 60_000]
 TRUTH = {"r0_1": "sparse", "r0_2": "sparse"} | dict.fromkeys(("r0_3", "r0_4", "r0_5", "r0_6"), "uniform")
-    zip(("r0_1", "r0_2", "r0_3", "r0_4", "r0_5", "r0_6"), ["sparse"] * 2 + ["uniform"] * 4, strict=True)
-)
 
 
 def error(estimated: Tensor, truth: Tensor) -> float:
