@@ -28,6 +28,7 @@ def main() -> None:
                 assert spec is not None
                 assert spec.loader is not None
                 module = importlib.util.module_from_spec(spec)
+                sys.modules["rank_test"] = module  # dataclasses look their module up by name
                 spec.loader.exec_module(module)
                 torch.manual_seed(runtime.rank)
                 answer = ("value", getattr(module, name)(runtime, *arguments))

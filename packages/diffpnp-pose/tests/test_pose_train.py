@@ -124,7 +124,7 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path, cach
         (["--size", "65x48"], "width and height must be multiples of 4"),
         (["--size", "huge"], "size is 'huge', expected tiny, small, WxH"),
         (["--distance", "0.7", "0.5"], "expected 0.4 <= near <= far"),
-        (["--epochs", "-1"], "epochs must not be negative, got -1"),
+        (["--epochs", "-1"], "epochs must be 0 or more, got -1"),
         (["--epochs", "0", "--pose-epochs", "0"], "there is nothing to train"),
         (["--beta", "0"], "beta must be positive or auto, got 0"),
         (["--lr", "0"], "lr must be positive"),

@@ -68,14 +68,15 @@ def test_bf16_on_request() -> None:
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.bfloat16
 
 
-def reduced(runtime: Runtime) -> tuple[float, bool, bool, int]:
+def reduced(runtime: Runtime) -> tuple[float, bool, bool, str]:
     mean = runtime.all_reduce_mean(torch.tensor(float(runtime.rank)))
     runtime.barrier()
-    return float(mean), runtime.any_rank(runtime.rank == 1), runtime.any_rank(False), runtime.world_size
+    first = runtime.from_main(f"rank {runtime.rank} of {runtime.world_size}")
+    return float(mean), runtime.any_rank(runtime.rank == 1), runtime.any_rank(False), first
 
 
 def test_two_processes_reduce(two_ranks) -> None:
-    assert two_ranks(reduced) == [(0.5, True, False, 2)] * 2
+    assert two_ranks(reduced) == [(0.5, True, False, "rank 0 of 2")] * 2
 
 
 def second_order_gradient(runtime: Runtime, x: torch.Tensor) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.options import RunOptions
 
 from diffpnp_pose.networks import HOURGLASS_SIZES, HRNET_SIZES
 
@@ -17,7 +18,7 @@ Solver = Literal["exact", "bpnp", "bpnp-fast", "epnp"]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunOptions):
     """Train a network that finds keypoints in images of one object, and poses through them."""
 
     preset: str = "cpu"
@@ -25,8 +26,6 @@ class TrainConfig:
     data: str = "drones"
     """Images with poses: drones (rendered here; synthetic is another name), uava (the paper's), lmo (real photos: the
     first 3/5 of LM-O's test images train, 1/5 validates, 1/5 tests), or bop:PATH."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
     drone: Literal["m2ed", "tello"] = "m2ed"
     """Of drones and uava: m2ed is 0.6 m across, tello a quarter of that."""
     object: int = 1
@@ -71,43 +70,22 @@ class TrainConfig:
     """Learning rate of the second phase, whatever its loss; 0 keeps lr."""
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 is none. Published: 1e-4 where a pose is in the loss."""
-    seed: int = 0
-    """Weights and order."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    precision: str = "auto"
-    """auto, fp32 or bf16; poses are solved in float64 in any case."""
-    devices: int = 1
-    """Processes on this machine, one a GPU; several machines run under torchrun."""
-    out: str = ""
-    """Run folder; empty makes a new one under runs/."""
-    resume: bool = False
-    """Go on with the run in the folder --out."""
-    progress: bool = True
-    """Show bars on a terminal."""
 
     PRESETS: ClassVar[dict[str, TrainConfig]]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.data == "synthetic":
             object.__setattr__(self, "data", "drones")
         if self.network_size not in NETWORK_SIZES[self.network]:
             raise unknown_name(f"size of {self.network}", self.network_size, NETWORK_SIZES[self.network])
-        for name in ("batch_size", "devices"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "pose_epochs", "train_size", "val_size", "test_size", "pose_lr", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("lr", "sigma"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+        self.at_least(1, "batch_size")
+        self.at_least(0, "epochs", "pose_epochs", "train_size", "val_size", "test_size", "pose_lr", "clip_norm")
+        self.positive("lr", "sigma")
         if self.beta != "auto" and not self.beta > 0:
             raise UserError(f"beta must be positive or auto, got {self.beta}")
         if self.epochs + self.pose_epochs < 1:
             raise UserError("epochs and pose_epochs are both 0: there is nothing to train")
-        if self.resume and not self.out:
-            raise UserError("--resume needs --out, the folder of the run to go on with")
 
 
 TrainConfig.PRESETS = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from robustvision_core.data import PoseBatch, PoseBatches, PoseSet
 from robustvision_core.loop import fit
-from robustvision_core.run import Run, load_checkpoint, load_part, new_folder
+from robustvision_core.run import Run, load_checkpoint, load_part
 from robustvision_core.runtime import Runtime, derive_seed
 from torch import Tensor, nn
 
@@ -85,14 +85,13 @@ def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test the last and the selected epoch, and return the run folder."""
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         training, held = load(config, "train"), load(config, "val") if config.val_size else None
-        folder = pathlib.Path(config.out) if config.out else new_folder("runs", f"diffpnp-pose-{config.loss}")
-        run = Run(folder, config, resume=config.resume, writes=runtime.is_main)
+        run = config.open_run(f"diffpnp-pose-{config.loss}", runtime)
         step = Step(make_network(config, training), config)
         records = fit_on(config, training, held, runtime, run, step)
         if runtime.is_main:
             finish(config, runtime, run, step, records)
         runtime.barrier()
-        return folder
+        return run.folder
 
 
 def fit_on(

@@ -42,8 +42,8 @@ def evaluate(config: EvaluateConfig) -> None:
     from fdiv_noisy.train import make_network
 
     stored = read_config(config.run, TrainConfig, "fdiv-noisy train")
-    trained = replace(stored, data_root=config.data_root, device=config.device, noise="none", init="")
-    trained = replace(trained, resume=False)
+    here = {"data_root": config.data_root, "device": config.device, "resume": False}
+    trained = replace(stored, noise="none", init="", **here)
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         noisy = load(trained)
         network = make_network(trained, noisy.train).to(runtime.device)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.errors import unknown_name
+from robustvision_core.options import RunOptions
 
 from fdiv_noisy.divergences import DIVERGENCES
 
@@ -27,15 +28,13 @@ LOSSES = (
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunOptions):
     """Train a classifier on noisy labels; the clean test set is looked at once, at the end."""
 
     preset: str = "quick"
     """Which defaults the other options change: see the README for the list."""
     data: str = "digits"
     """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, npz:PATH, folder:PATH."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
     download: bool = False
     """Fetch missing data where that can be done."""
     noise: str = "sparse-high"
@@ -83,36 +82,16 @@ class TrainConfig:
     """Of the optimizer."""
     augment: bool = False
     """Random shifts by up to 4 pixels, flips and rotations by up to 15 degrees, as the paper does on CIFAR."""
-    seed: int = 0
-    """Weights, order, dropout."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    precision: str = "auto"
-    """auto, fp32 or bf16."""
-    devices: int = 1
-    """Processes on this machine, one a GPU; several machines run under torchrun."""
-    out: str = ""
-    """Run folder; empty makes a new one under runs/."""
-    resume: bool = False
-    """Go on with the run in the folder --out."""
-    progress: bool = True
-    """Show bars on a terminal."""
 
     PRESETS: ClassVar[dict[str, TrainConfig]]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.loss not in LOSSES:
             raise unknown_name("loss", self.loss, LOSSES)
-        for name in ("epochs", "batch_size", "image_size", "devices"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("train_size", "val_size", "warmup"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.resume and not self.out:
-            raise UserError("--resume needs --out, the folder of the run to go on with")
-        if self.lr <= 0:
-            raise UserError(f"lr must be positive, got {self.lr}")
+        self.at_least(1, "epochs", "batch_size", "image_size")
+        self.at_least(0, "train_size", "val_size", "warmup")
+        self.positive("lr")
 
 
 _QUICK = TrainConfig(epochs=30, batch_size=32)  # digits has 1,442 images

@@ -13,7 +13,7 @@ from robustvision_core.data import Batch, DeviceBatches, FileBatches, ImageFiles
 from robustvision_core.errors import UserError
 from robustvision_core.loop import fit
 from robustvision_core.metrics import accuracy, predict
-from robustvision_core.run import Run, load_checkpoint, load_part, new_folder
+from robustvision_core.run import Run, load_checkpoint, load_part
 from robustvision_core.runtime import Runtime, derive_seed
 from torch import Tensor, nn
 
@@ -85,8 +85,7 @@ def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test once on clean labels, and return the run folder."""
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         noisy = load(config)
-        folder = pathlib.Path(config.out) if config.out else new_folder("runs", f"fdiv-noisy-{config.loss}")
-        run = Run(folder, config, resume=config.resume, writes=runtime.is_main)
+        run = config.open_run(f"fdiv-noisy-{config.loss}", runtime)
         criterion, report = criteria.build(config, noisy)
         if runtime.is_main and report is not None:
             sys.stdout.write(f"{report}\n")
@@ -95,7 +94,7 @@ def train(config: TrainConfig) -> pathlib.Path:
         if runtime.is_main:
             finish(config, noisy, runtime, run, step, records, report)
         runtime.barrier()
-        return folder
+        return run.folder
 
 
 def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:

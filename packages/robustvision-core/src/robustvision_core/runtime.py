@@ -118,6 +118,14 @@ class Runtime:
             return flag
         return bool(self.all_reduce_sum(torch.tensor(float(flag), device=self.device)) > 0)
 
+    def from_main(self, text: str) -> str:
+        """The `text` of the process of rank 0; every process must call it."""
+        if self.world_size == 1:
+            return text
+        held = [text]
+        dist.broadcast_object_list(held, src=0, device=self.device)
+        return held[0]
+
     def barrier(self) -> None:
         """Wait for every process."""
         if self.world_size > 1:
