@@ -3,6 +3,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .uv/bin/uv)
 PACKAGES := robustvision-core fdiv-noisy rml-meta pseudolabel-da flowaug diffpnp-pose
 RUN := .venv/bin/python
+TEST_JOBS ?= 2
 MANIFESTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -24,8 +25,8 @@ setup: .venv/.synced ## install every package and tool into .venv (the other tar
 demo: setup ## train on noisy labels with and without our losses, on embedded data, in under 3 minutes
 	$(RUN) scripts/demo.py
 
-test: setup ## run every test but the wheels' contract
-	$(RUN) -m pytest -m "not wheels"
+test: setup ## run every test but the wheels' contract, on TEST_JOBS=2 cores
+	$(RUN) -m pytest -m "not wheels" -n $(TEST_JOBS) --dist worksteal
 
 test-%: setup ## run the tests of one package, as in `make test-fdiv-noisy`
 	$(RUN) -m pytest packages/$*
