@@ -157,6 +157,7 @@ def test_noise_make_inspect_and_train_on_the_file(tmp_path: pathlib.Path, capsys
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--resume", "True", "--out", ""], "--resume needs --out"),
         (["--loss", "tv", "--correction", "/no/such.npy"], "no such file"),
+        (["--loss", "ce", "--correction", "estimate"], "ce takes no --correction"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--init", "/no/such.pt"], "no checkpoint at /no/such.pt"),
         (["--network", "resnet50"], "resnet50 needs images of 3 channels"),

@@ -5,7 +5,7 @@ r"""The forms that were published with the paper where they differ from the righ
   avoids it.
 * `PUBLISHED["jeffrey"]` takes the conjugate's third-order Taylor polynomial (at most 0.018 off on [-1, 1]).
 * `SparseWithoutMembership` subtracts the bias of every pair from every sample. Only the sample's own pair has
-  one: with ten classes this over-corrects four to five times.
+  one: with ten classes this over-corrects several times.
 """
 
 from __future__ import annotations

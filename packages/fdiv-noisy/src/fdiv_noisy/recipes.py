@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from robustvision_core.errors import unknown_name
+from robustvision_core.errors import UserError, unknown_name
 from robustvision_core.options import RunOptions
 
 from fdiv_noisy.divergences import DIVERGENCES
@@ -25,6 +25,9 @@ LOSSES = (
     "dmi",
 )
 """What `--loss` takes; `auto` finds the noise in the labels and chooses."""
+
+CORRECTABLE = (*DIVERGENCES, "forward", "backward", "pair-conditional")
+"""The losses that `--correction` goes with."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class TrainConfig(RunOptions):
         super().__post_init__()
         if self.loss not in LOSSES:
             raise unknown_name("loss", self.loss, LOSSES)
+        if self.correction != "none" and self.loss not in CORRECTABLE:
+            raise UserError(f"{self.loss} takes no --correction: use it with one of {', '.join(CORRECTABLE)}")
         self.at_least(1, "epochs", "batch_size", "image_size")
         self.at_least(0, "train_size", "val_size", "warmup")
         self.positive("lr")
