@@ -30,6 +30,19 @@ def random_rotation(images: Tensor, degrees: float, generator: torch.Generator |
     return _affine(images, generator, shift=0, flip=False, degrees=degrees)
 
 
+def rotate(images: Tensor, angles: Tensor) -> Tensor:
+    """Each image rotated about its centre by its own angle, bilinearly.
+
+    Args:
+        images: (B, C, H, W) float.
+        angles: (B,) radians, positive from right to down: clockwise as seen, where y points down.
+
+    Returns:
+        (B, C, H, W) of the type of `images`.
+    """
+    return _resample(images, images.new_zeros(len(images), 2), None, -angles.to(images.dtype))
+
+
 def affine_augment(
     shift: int = 4, flip: bool = True, degrees: float = 15
 ) -> Callable[[Tensor, torch.Generator | None], Tensor]:

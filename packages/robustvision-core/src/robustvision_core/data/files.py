@@ -52,10 +52,19 @@ def folder_files(path: str | pathlib.Path, split: str = "train") -> ImageFiles:
     folder = top / split if has_splits else top
     if not folder.is_dir():
         raise DataError(f"{top} has no folder {split}")
-    classes = _subfolders(top / "train" if has_splits and (top / "train").is_dir() else folder)
-    own = _subfolders(folder)
+    classes = subfolders(top / "train" if has_splits and (top / "train").is_dir() else folder)
+    own = subfolders(folder)
     if extra := sorted(set(own) - set(classes)):
         raise DataError(f"{folder} has a class {extra[0]!r} that {top / 'train'} has not")
+    return class_files(folder, classes)
+
+
+def class_files(folder: pathlib.Path, classes: list[str]) -> ImageFiles:
+    """The image files of `folder/<class>/`, sorted by class and name.
+
+    Raises:
+        DataError: There are none.
+    """
     found = [(file, label) for label, name in enumerate(classes) for file in _images(folder / name)]
     if not found:
         raise DataError(f"{folder} holds no images: expected {folder}/<class>/<image> ({', '.join(IMAGE_SUFFIXES)})")
@@ -63,7 +72,8 @@ def folder_files(path: str | pathlib.Path, split: str = "train") -> ImageFiles:
     return ImageFiles(paths, torch.tensor(labels), tuple(classes), str(folder))
 
 
-def _subfolders(folder: pathlib.Path) -> list[str]:
+def subfolders(folder: pathlib.Path) -> list[str]:
+    """Names of the folders in a folder, sorted, but for hidden ones."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 

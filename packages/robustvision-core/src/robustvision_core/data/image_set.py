@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class ImageSet:
             subsets, so that files indexed by the source's order (noisy labels, ablations) still apply. Default
             `arange(N)`.
         name: What to call the set in messages.
+        extras: Further tensors (N, ...) with one row a sample, by name, as the true `angle` of drawn sprites.
 
     Raises:
         DataError: A tensor has the wrong type, shape or length, or a label names no class.
@@ -33,6 +34,7 @@ class ImageSet:
     classes: tuple[str, ...]
     ids: Tensor = None  # type: ignore[assignment]  # filled in __post_init__, so that readers always see a tensor
     name: str = "images"
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
@@ -40,8 +42,10 @@ class ImageSet:
             raise DataError(f"{self.name}: images must be (N, C, H, W) uint8, got {describe(self.images)}")
         if self.ids is None:
             object.__setattr__(self, "ids", torch.arange(len(self.images), device=self.images.device))
-        for field in ("labels", "ids"):
-            _check_vector(self.name, field, getattr(self, field), self.images)
+        for key in ("labels", "ids"):
+            _check_vector(self.name, key, getattr(self, key), self.images)
+        for key, value in self.extras.items():
+            _check_rows(self.name, key, value, self.images)
         _check_range(self.name, self.labels, self.classes)
 
     def __len__(self) -> int:
@@ -70,7 +74,8 @@ class ImageSet:
             chosen = chosen.nonzero()[:, 0]
         chosen = chosen.long()  # an empty list comes as float
         images = self.images.index_select(0, chosen)  # many times faster than indexing on the CPU
-        return replace(self, images=images, labels=self.labels[chosen], ids=self.ids[chosen])
+        extras = {key: value[chosen] for key, value in self.extras.items()}
+        return replace(self, images=images, labels=self.labels[chosen], ids=self.ids[chosen], extras=extras)
 
     def with_labels(self, labels: Tensor) -> ImageSet:
         """The same samples under other labels, (N,) int64."""
@@ -78,7 +83,9 @@ class ImageSet:
 
     def to(self, device: str | torch.device) -> ImageSet:
         """The set on another device."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
+        images, labels, ids = (value.to(device) for value in (self.images, self.labels, self.ids))
+        extras = {key: value.to(device) for key, value in self.extras.items()}
+        return replace(self, images=images, labels=labels, ids=ids, extras=extras)
 
     def class_counts(self) -> Tensor:
         """(num_classes,) int64: how many samples each class has."""
@@ -95,8 +102,12 @@ def describe(value: object) -> str:
 def _check_vector(name: str, field: str, value: Tensor, images: Tensor) -> None:
     if value.dtype != torch.int64 or value.dim() != 1:
         raise DataError(f"{name}: {field} must be (N,) int64, got {describe(value)}")
-    if len(value) != len(images):
-        raise DataError(f"{name}: {len(images)} images but {len(value)} {field}")
+    _check_rows(name, field, value, images)
+
+
+def _check_rows(name: str, field: str, value: Tensor, images: Tensor) -> None:
+    if value.dim() == 0 or len(value) != len(images):
+        raise DataError(f"{name}: {len(images)} images but {len(value) if value.dim() else 'a single'} {field}")
     if value.device != images.device:
         raise DataError(f"{name}: images are on {images.device} but {field} on {value.device}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robustvision_core.data.decode import decode_all
-from robustvision_core.data.files import SPLITS, folder_files
+from robustvision_core.data.files import SPLITS, ImageFiles, folder_files
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.registry import Query, register
 from robustvision_core.errors import DataError
@@ -22,9 +22,13 @@ def load_folder(query: Query, image_size: int = 64, grey: bool = False, max_gib:
     Raises:
         DataError: The folder is missing or empty, a file is no image, or the set is larger than `max_gib`.
     """
+    return decode_files(folder_files(query.path, query.split), image_size, grey, max_gib)
+
+
+def decode_files(files: ImageFiles, image_size: int, grey: bool, max_gib: float) -> ImageSet:
+    """The images of `files`, decoded into memory; arguments and errors as of `load_folder`."""
     if image_size < 1:
         raise DataError(f"image_size is {image_size}: expected 1 or more pixels")
-    files = folder_files(query.path, query.split)
     gib = len(files) * (1 if grey else 3) * image_size**2 / 2**30
     if gib > max_gib:
         raise DataError(

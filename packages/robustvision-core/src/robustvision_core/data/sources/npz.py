@@ -47,7 +47,7 @@ def read_npz(path: pathlib.Path, split: str, layout: str = "auto") -> ImageSet:
     """
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
-    with _Archive(path) as archive:
+    with NpzArchive(path) as archive:
         image_key = archive.find(IMAGE_KEYS, split)
         label_key = archive.find(LABEL_KEYS, split)
         images = to_nchw(archive.array(image_key), layout, f"{path}: {image_key}")
@@ -73,7 +73,7 @@ def to_nchw(array: np.ndarray[Any, Any], layout: str, name: str) -> Tensor:
     return images.permute(0, 3, 1, 2).contiguous() if layout == "nhwc" else images
 
 
-class _Archive:
+class NpzArchive:
     """An open `.npz` whose failures name the file."""
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -91,7 +91,7 @@ class _Archive:
             self.opened = stack.enter_context(opened)
             self.close = stack.pop_all().close
 
-    def __enter__(self) -> _Archive:
+    def __enter__(self) -> NpzArchive:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,6 +99,7 @@ class _Archive:
 
     @property
     def keys(self) -> list[str]:
+        """Names of the arrays."""
         return list(self.opened.files)
 
     def find(self, stems: Iterable[str], split: str) -> str:
@@ -112,6 +113,7 @@ class _Archive:
         raise DataError(f"{self.path} has no {wanted[0]}: found {', '.join(self.keys) or 'nothing'}; {EXPECTED}")
 
     def array(self, key: str) -> np.ndarray[Any, Any]:
+        """The array of a key."""
         try:
             return self.opened[key]
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -124,7 +126,7 @@ def _labels(array: np.ndarray[Any, Any], name: str) -> Tensor:
     return torch.from_numpy(array.astype(np.int64).reshape(-1))
 
 
-def _classes(archive: _Archive, label_key: str) -> tuple[str, ...]:
+def _classes(archive: NpzArchive, label_key: str) -> tuple[str, ...]:
     for key in CLASS_KEYS:
         if key in archive.keys:
             return tuple(map(str, archive.array(key).reshape(-1)))
