@@ -1,0 +1,84 @@
+"""The probabilistic spatial transformer (Schwöbel et al. 2022): Student's t transforms with a prior."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Gamma, StudentT, kl_divergence
+
+from flowaug.augmenter import Augmenter, make_encoder
+from flowaug.spaces import Space
+
+
+class PSTNAugmenter(Augmenter):
+    r"""w = mu(x) + noise of an unknown precision, $\tau \sim \mathrm{Gamma}(a, b(x))$: a Student's t of 2 a degrees of
+    freedom, location mu(x) and scale $\sqrt{b(x) / a}$ per coordinate.
+
+    Transforms are not kept in the box. Train with the cross-entropy of the mean probability (`aggregate="prob_mean"`,
+    `alpha=0`) plus `kl_to_prior(x).mean()` at a small weight.
+
+    Args:
+        space: The transforms.
+        encoder: As in `FlowAugmenter`.
+        in_channels: Of the images.
+        context_dim: Size of the encoder's output.
+        shape: a, above 0.
+        scale: Initial and prior scale of the transforms.
+
+    Raises:
+        ValueError: `shape` or `scale` is not positive.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        encoder: Literal["simple"] | nn.Module | None = "simple",
+        *,
+        in_channels: int = 3,
+        context_dim: int | None = None,
+        shape: float = 2.0,
+        scale: float = 0.1,
+    ) -> None:
+        super().__init__(space)
+        if shape <= 0 or scale <= 0:
+            raise ValueError(f"shape and scale must be positive, got {shape} and {scale}")
+        self.encoder, size = make_encoder(encoder, in_channels, context_dim)
+        self.shape, self.prior_rate = shape, shape * scale**2
+        self.head = nn.Linear(size, 2 * space.dim)
+        with torch.no_grad():
+            self.head.weight.mul_(0.01)
+            self.head.bias.zero_()
+            self.head.bias[space.dim :] = math.log(self.prior_rate)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Locations mu(x) and rates b(x), (B, d) each."""
+        mu, log_rate = self.head(self.encoder(x)).chunk(2, -1)
+        return mu, log_rate.exp()
+
+    def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """See `Augmenter.sample`."""
+        mu, rate = (value[:, None] for value in self.posterior(x))
+        size = (len(x), n, self.space.dim)
+        gamma = torch._standard_gamma(torch.full(size, self.shape, dtype=mu.dtype, device=mu.device), generator)
+        noise = torch.randn(size, dtype=mu.dtype, device=mu.device, generator=generator)
+        w = mu + noise * torch.sqrt(rate / gamma)
+        return w, self._density(mu, rate, w)
+
+    def log_prob(self, x: Tensor, w: Tensor) -> Tensor:
+        """See `Augmenter.log_prob`."""
+        mu, rate = (value[:, None] for value in self.posterior(x))
+        return self._density(mu, rate, w)
+
+    def _density(self, mu: Tensor, rate: Tensor, w: Tensor) -> Tensor:
+        student = StudentT(2 * self.shape, mu, (rate / self.shape).sqrt(), validate_args=False)
+        return student.log_prob(w).sum(-1)
+
+    def kl_to_prior(self, x: Tensor) -> Tensor:
+        """KL (B,) of the precision's posterior Gamma(a, b(x)) to its prior Gamma(a, b0), summed over coordinates."""
+        _, rate = self.posterior(x)
+        shape = torch.full_like(rate, self.shape)
+        prior = torch.full_like(rate, self.prior_rate)
+        return kl_divergence(Gamma(shape, rate), Gamma(shape, prior)).sum(-1)

@@ -1,0 +1,136 @@
+"""Coupling layers given a context: affine (RealNVP) and rational-quadratic splines (through normflows)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from normflows.utils.splines import unconstrained_rational_quadratic_spline
+from torch import Tensor, nn
+
+from flowaug.flows.layer import ContextLayer, soft_clamp
+
+
+class Coupling(ContextLayer):
+    """Some coordinates of z change, by parameters that a two-layer perceptron reads from the others and the context.
+
+    Fixed index sets take the place of permutation layers between couplings: nothing is moved about.
+
+    Args:
+        dim: d, at least 1. With one coordinate the parameters come from the context alone.
+        context_dim: Size of the context.
+        moved: Indices of the coordinates that change, at least one.
+        width: Hidden units.
+        parameters: Numbers per changed coordinate.
+
+    Raises:
+        ValueError: `moved` is empty or has an index outside 0..d-1.
+    """
+
+    moved: Tensor
+    kept: Tensor
+    order: Tensor
+
+    def __init__(self, dim: int, context_dim: int, moved: Sequence[int], width: int, parameters: int) -> None:
+        super().__init__(context_dim, width)
+        if not moved or not set(moved) <= set(range(dim)):
+            raise ValueError(f"moved must have indices of 0..{dim - 1}, at least one, got {list(moved)}")
+        kept = [k for k in range(dim) if k not in moved]
+        self.inner = nn.Linear(len(kept), width, bias=False) if kept else None
+        self.outer = nn.Linear(width, len(moved) * parameters)
+        with torch.no_grad():  # near the identity at first, as published
+            self.outer.weight.mul_(0.01)
+            self.outer.bias.zero_()
+        self.register_buffer("moved", torch.tensor(moved), persistent=False)
+        self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
+        self.register_buffer("order", torch.tensor([*kept, *moved]).argsort(), persistent=False)
+
+    def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """z (..., d) given the context term (..., width); see `ContextLayer.transform`."""
+        fixed, changing = z.index_select(-1, self.kept), z.index_select(-1, self.moved)
+        hidden = term if self.inner is None else term + self.inner(fixed)
+        raw = self.outer(torch.relu(hidden)).unflatten(-1, (changing.shape[-1], -1))
+        changed, log_det = self.change(changing, raw.expand(*changing.shape, -1), inverse)
+        return torch.cat([fixed, changed], -1).index_select(-1, self.order), log_det.sum(-1)
+
+    def change(self, z: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """New values and log-derivatives of coordinates z (..., m) by raw parameters (..., m, parameters)."""
+        raise NotImplementedError
+
+
+class AffineCoupling(Coupling):
+    r"""$z' = z e^{s} + t$ with s kept in (-3, 3) smoothly: an unbounded s overflows through twelve layers.
+
+    The arguments are those of `Coupling`, less `parameters`.
+    """
+
+    def __init__(self, dim: int, context_dim: int, moved: Sequence[int], width: int = 64) -> None:
+        super().__init__(dim, context_dim, moved, width, 2)
+
+    def change(self, z: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """See `Coupling.change`."""
+        log_scale, shift = soft_clamp(raw[..., 0], -3.0, 3.0), raw[..., 1]
+        if inverse:
+            return (z - shift) * torch.exp(-log_scale), -log_scale
+        return z * torch.exp(log_scale) + shift, log_scale
+
+
+class SplineCoupling(Coupling):
+    """Monotone rational-quadratic splines on [-bound, bound], the identity outside (Durkan et al. 2019).
+
+    The spline is normflows's. It picks values out by masks and so waits for the device in every layer, which
+    `AffineCoupling` does not.
+
+    Args:
+        dim: d.
+        context_dim: Size of the context.
+        moved: Indices of the coordinates that change.
+        width: Hidden units.
+        bins: Of each spline.
+        bound: Where the splines end.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int,
+        moved: Sequence[int],
+        width: int = 64,
+        bins: int = 8,
+        bound: float = 3.0,
+    ) -> None:
+        super().__init__(dim, context_dim, moved, width, 3 * bins - 1)
+        self.bins, self.bound = bins, bound
+        with torch.no_grad():  # derivatives of 1 at the inner knots: the identity
+            one = torch.log(torch.expm1(torch.tensor(1 - 1e-3)))
+            self.outer.bias.unflatten(0, (-1, 3 * bins - 1))[:, 2 * bins :] = one
+
+    def change(self, z: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """See `Coupling.change`."""
+        widths, heights, slopes = raw.split([self.bins, self.bins, self.bins - 1], -1)
+        return unconstrained_rational_quadratic_spline(
+            z, widths, heights, slopes, inverse=inverse, tails="linear", tail_bound=self.bound
+        )
+
+
+def alternating_sets(dim: int, layers: int, generator: torch.Generator | None = None) -> list[list[int]]:
+    """Index sets for a stack of couplings: random halves, each followed by its complement.
+
+    Two layers in a row change every coordinate once. Permutations drawn independently, as published, leave some
+    coordinate of three unchanged through four layers more often than not.
+
+    Args:
+        dim: d.
+        layers: How many sets.
+        generator: Where the random halves come from.
+
+    Returns:
+        `layers` lists of indices; all [0] where d = 1.
+    """
+    if dim == 1:
+        return [[0]] * layers
+    sets: list[list[int]] = []
+    while len(sets) < layers:
+        order = torch.randperm(dim, generator=generator).tolist()
+        sets += [sorted(order[: dim // 2]), sorted(order[dim // 2 :])]
+    return sets[:layers]

@@ -1,0 +1,168 @@
+"""The conditional flow: a base distribution, couplings and a box, with exact log-densities both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from flowaug.flows.bases import ConditionalBase, MixtureBase, StudentTBase, UniformBase, WeightGradient
+from flowaug.flows.box import CircularShift, TanhBox
+from flowaug.flows.coupling import AffineCoupling, SplineCoupling, alternating_sets
+from flowaug.flows.layer import ContextLayer, context_terms
+
+
+@dataclass(frozen=True)
+class FlowSpec:
+    """What a conditional flow is made of; the defaults are the paper's, whose published code has a width of 32.
+
+    Args:
+        layers: Coupling layers; 12 on CIFAR, 4 on the toy sets, 0 for the base alone.
+        width: Hidden units of each coupling's perceptron.
+        components: Of the mixture.
+        base: mog (mixture of Gaussians), uniform or student_t.
+        coupling: affine (RealNVP) or rqs (rational-quadratic splines).
+        box: tanh keeps samples in [-1, 1]^d; None leaves them where they are.
+        scale: Initial scale of the base.
+        spread: Initial locations of the mixture are uniform in (-spread, spread).
+        gradient: Of the mixture's weights: implicit (unbiased) or straight_through (published, biased).
+        seed: Of the couplings' random halves.
+
+    Raises:
+        ValueError: An option is unknown or out of range.
+    """
+
+    layers: int = 12
+    width: int = 64
+    components: int = 10
+    base: Literal["mog", "uniform", "student_t"] = "mog"
+    coupling: Literal["affine", "rqs"] = "affine"
+    box: Literal["tanh"] | None = "tanh"
+    scale: float = 0.1
+    spread: float = 0.2
+    gradient: WeightGradient = "implicit"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "base": ("mog", "uniform", "student_t"),
+            "coupling": ("affine", "rqs"),
+            "box": ("tanh", None),
+            "gradient": ("implicit", "straight_through"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.layers < 0 or self.width < 1 or self.components < 1:
+            raise ValueError(
+                "expected layers >= 0, width >= 1 and components >= 1, "
+                f"got {self.layers}, {self.width} and {self.components}"
+            )
+
+
+class ConditionalFlow(nn.Module):
+    r"""Exact samples and log-densities of w (d) given contexts (E).
+
+    $\log g(w) = \log p_0(z_0) - \sum_k \log |\det \partial f_k / \partial z_{k-1}|$ over couplings and box. The layers
+    are normflows's `Flow`s and the base its `BaseDistribution`: `nf.ConditionalNormalizingFlow(flow.base,
+    [*flow.layers, flow.box])` is the same distribution (where nothing is periodic), without shared context terms.
+
+    Densities are per unit of w: the uniform density on the box [-1, 1]^d has an entropy of d log 2 nats.
+
+    Args:
+        dim: d, at least 1.
+        context_dim: E, at least 1.
+        spec: What it is made of.
+        periodic: Per coordinate, whether -1 and 1 are the same; none where there is no box.
+    """
+
+    def __init__(self, dim: int, context_dim: int, spec: FlowSpec, periodic: Sequence[bool] | None = None) -> None:
+        super().__init__()
+        if dim < 1 or context_dim < 1:
+            raise ValueError(f"expected dim >= 1 and context_dim >= 1, got {dim} and {context_dim}")
+        self.dim, self.spec = dim, spec
+        self.base = make_base(dim, context_dim, spec)
+        sets = alternating_sets(dim, spec.layers, torch.Generator().manual_seed(spec.seed))
+        kind = AffineCoupling if spec.coupling == "affine" else SplineCoupling
+        self.layers = nn.ModuleList(kind(dim, context_dim, moved, spec.width) for moved in sets)
+        self.box = TanhBox() if spec.box == "tanh" else None
+        turns = self.box is not None and periodic is not None and any(periodic)
+        self.shift = CircularShift(periodic or (), context_dim) if turns else None
+
+    def _terms(self, context: Tensor) -> tuple[list[tuple[ContextLayer, Tensor]], Tensor | None]:
+        """Every coupling with its context term, and the phases of the shift where there is one."""
+        couplings = cast("list[ContextLayer]", list(self.layers))
+        layers = couplings if self.shift is None else [*couplings, self.shift]
+        if not layers:
+            return [], None
+        terms = context_terms(layers, context)
+        return list(zip(couplings, terms, strict=False)), terms[-1] if self.shift is not None else None
+
+    def sample(self, context: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """n samples per context.
+
+        Args:
+            context: (B, E); the flow computes in the type of its weights, whatever autocast says.
+            n: How many.
+            generator: On the device of `context`.
+
+        Returns:
+            w (B, n, d), with the pathwise gradient, and log g(w) (B, n).
+        """
+        with torch.autocast(context.device.type, enabled=False):
+            context = context.to(self.base.free.dtype)
+            couplings, phases = self._terms(context[:, None])
+            z, log_prob = self.base.draw(context, n, generator)
+            for layer, term in couplings:
+                z, log_det = layer.transform(z, term)
+                log_prob = log_prob - log_det
+            if self.box is not None:
+                z, log_det = self.box(z)
+                log_prob = log_prob - log_det
+            if self.shift is not None and phases is not None:
+                z, _ = self.shift.transform(z, phases)
+            return z, log_prob
+
+    def log_prob(self, w: Tensor, context: Tensor) -> Tensor:
+        """Exact log-densities of any w.
+
+        Args:
+            w: (B, n, d).
+            context: (B, E).
+
+        Returns:
+            log g(w), (B, n); -inf outside the support.
+
+        Raises:
+            ValueError: Shapes do not fit.
+        """
+        if w.dim() != 3 or len(w) != len(context) or w.shape[-1] != self.dim:
+            raise ValueError(f"expected w ({len(context)}, n, {self.dim}), got {tuple(w.shape)}")
+        with torch.autocast(context.device.type, enabled=False):
+            context = context.to(self.base.free.dtype)[:, None]
+            z = w.to(context.dtype)
+            total = torch.zeros_like(z[..., 0])
+            if self.box is not None:  # no transform lies outside the box
+                total = total.masked_fill((z.abs() > 1).any(-1), -torch.inf)
+            couplings, phases = self._terms(context)
+            if self.shift is not None and phases is not None:
+                z, _ = self.shift.transform(z, phases, inverse=True)
+            if self.box is not None:
+                z, log_det = self.box.inverse(z)
+                total = total + log_det
+            for layer, term in reversed(couplings):
+                z, log_det = layer.transform(z, term, inverse=True)
+                total = total + log_det
+            return total + self.base.log_prob(z, context)
+
+
+def make_base(dim: int, context_dim: int, spec: FlowSpec) -> ConditionalBase:
+    """The base distribution of a specification."""
+    if spec.base == "uniform":
+        return UniformBase(dim, context_dim, scale=spec.scale)
+    if spec.base == "student_t":
+        return StudentTBase(dim, context_dim, scale=spec.scale)
+    return MixtureBase(dim, context_dim, spec.components, scale=spec.scale, spread=spec.spread, gradient=spec.gradient)
