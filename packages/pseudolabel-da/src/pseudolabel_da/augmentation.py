@@ -1,0 +1,99 @@
+"""Strong augmentation, drawn for each image of a batch at once.
+
+On digits to MNIST-M this is the step that matters: without it a network learns its own wrong labels by heart, with
+it their share fell from 11 % to 2 % in one period. The strengths below are those of that recipe; inversion is close
+to what MNIST-M's generator does, so other shifts may want others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Range = tuple[float, float]
+Augment = Callable[[Tensor, torch.Generator | None], Tensor]
+
+
+def strong_augment(
+    images: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    shift: int = 2,
+    invert: float = 0.5,
+    contrast: Range = (0.3, 1.2),
+    brightness: Range = (-0.7, 0.7),
+    blend: float = 0.5,
+    strength: float = 0.5,
+    grids: Sequence[int] = (2, 4, 7, 14),
+    value_range: Range = (-1.0, 1.0),
+) -> Tensor:
+    """Shift, invert, recolour and blend with smooth colour noise, each image in its own way.
+
+    Amounts are those for values in [-1, 1], to which `value_range` is mapped meanwhile.
+
+    Args:
+        images: (B, C, H, W) floating.
+        generator: Of the device of the images, or of the CPU; None takes torch's own.
+        shift: Largest shift in pixels along each axis; the border is repeated.
+        invert: Chance that an image is inverted.
+        contrast: Range of each channel's factor.
+        brightness: Range of what is added to each channel.
+        blend: Chance that an image is blended with noise.
+        strength: Largest share of the noise.
+        grids: Sizes of the square grids of uniform noise, one drawn for each image, enlarged bilinearly.
+        value_range: Smallest and largest value of the images; results are clamped to it.
+
+    Returns:
+        (B, C, H, W), new, of the type of the images.
+
+    Raises:
+        ValueError: The images have another shape or type, or the range is empty.
+    """
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(f"images must be floating (B, C, H, W), got {images.dtype} of shape {tuple(images.shape)}")
+    low, high = value_range
+    if not low < high:
+        raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
+    draw = partial(_uniform, images, generator)
+    middle, half = (low + high) / 2, (high - low) / 2
+    x = (_shifted(images, shift, generator) - middle) / half
+    x = torch.where(draw((len(x), 1, 1, 1)) < invert, -x, x)
+    channels = (*x.shape[:2], 1, 1)
+    x = (x * draw(channels, *contrast) + draw(channels, *brightness)).clamp(-1, 1)
+    share = draw((len(x), 1, 1, 1), 0, strength) * (draw((len(x), 1, 1, 1)) < blend)
+    x = torch.lerp(x, _smooth_noise(x, grids, draw), share)
+    return x * half + middle
+
+
+def _uniform(
+    like: Tensor, generator: torch.Generator | None, shape: Sequence[int], low: float = 0.0, high: float = 1.0
+) -> Tensor:
+    device = like.device if generator is None else generator.device
+    values = torch.rand(tuple(shape), generator=generator, device=device).to(like)
+    return values * (high - low) + low
+
+
+def _shifted(images: Tensor, shift: int, generator: torch.Generator | None) -> Tensor:
+    """Each image moved by its own whole number of pixels, its border repeated."""
+    batch, _, height, width = images.shape
+    device = images.device if generator is None else generator.device
+    moves = torch.randint(-shift, shift + 1, (2, batch, 1), generator=generator, device=device).to(images.device)
+    rows = (torch.arange(height, device=images.device) - moves[0]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=images.device) - moves[1]).clamp(0, width - 1)
+    moved = images.gather(2, rows[:, None, :, None].expand_as(images))
+    return moved.gather(3, columns[:, None, None, :].expand_as(images))
+
+
+def _smooth_noise(like: Tensor, grids: Sequence[int], draw: Callable[..., Tensor]) -> Tensor:
+    """(B, C, H, W) uniform noise in [-1, 1] on a grid of a size drawn for each image, enlarged bilinearly."""
+    chosen = (draw((len(like), 1, 1, 1)) * len(grids)).long()  # drawn below 1
+    noise = torch.zeros_like(like)
+    for number, size in enumerate(grids):
+        coarse = draw((*like.shape[:2], size, size), -1, 1)
+        fine = F.interpolate(coarse, like.shape[2:], mode="bilinear", align_corners=False)
+        noise = torch.where(chosen == number, fine, noise)
+    return noise

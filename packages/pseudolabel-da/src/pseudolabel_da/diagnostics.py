@@ -1,0 +1,195 @@
+"""What a period did to the pseudo-labelled set, measured without labels, and a verdict on it.
+
+The verdicts are the three failures of the paper's section 3.4; true labels only ever reach `check_truth`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Verdict(enum.StrEnum):
+    """The state of the pseudo-labelled set."""
+
+    HEALTHY = "healthy"
+    LIBERAL = "liberal"
+    """Much of the pool has a label, and ever more of them are contradicted by the model itself."""
+    FEW_CLASSES = "few_classes"
+    """Few classes hold most labels, and will hold more."""
+    HYPER_CONSERVATIVE = "hyper_conservative"
+    """Next to nothing is selected, or the threshold is above what the model can reach."""
+
+
+@dataclass(frozen=True)
+class CollapseLimits:
+    """Where the verdicts begin.
+
+    Attributes:
+        liberal_share: Share of the pool that has a label, above which it may be too liberal,
+        liberal_flips: when at least this share of labels is contradicted, and a larger one than a period ago.
+        largest_share: The largest class may hold this share of labels plus half of an even share.
+        effective_share: Effective classes below this share of K are too few.
+        tiny_share: A period that adds less than this share of the pool adds next to nothing,
+        tiny_periods: which is too conservative when it happens this many times in a row.
+    """
+
+    liberal_share: float = 0.5
+    liberal_flips: float = 0.1
+    largest_share: float = 0.5
+    effective_share: float = 1 / 3
+    tiny_share: float = 0.001
+    tiny_periods: int = 2
+
+
+class ClassSpread(NamedTuple):
+    """How K counts are spread.
+
+    Attributes:
+        entropy: Entropy over log K, in [0, 1]; 0 for no sample.
+        effective_classes: e to the entropy, from 1 to K; 0 for no sample.
+        max_share: Share of the largest class; 0 for no sample.
+        empty_classes: Classes without a sample.
+    """
+
+    entropy: float
+    effective_classes: float
+    max_share: float
+    empty_classes: int
+
+
+def class_spread(counts: Tensor) -> ClassSpread:
+    """How `counts` (K,) are spread over the classes; K at least 2."""
+    total = counts.sum()
+    shares = counts.double() / total.clamp_min(1)
+    entropy = -torch.xlogy(shares, shares).sum()
+    empty = (counts == 0).sum()
+    values = torch.stack([entropy, entropy.exp() * (total > 0), shares.max(), empty.double()]).tolist()
+    size = torch.tensor(float(counts.numel())).log().item()
+    return ClassSpread(values[0] / size, values[1], values[2], int(values[3]))
+
+
+@dataclass
+class PeriodRecord:
+    """One period, as plain numbers.
+
+    Attributes:
+        epoch: The epoch it came in, from 0.
+        period: Its number, from 0.
+        pool: N, the target samples.
+        candidates: Samples that could be selected.
+        selected: Samples selected in this period; the whole set where it is rebuilt.
+        total: Samples with a pseudo-label after it.
+        share: total over N.
+        source_accuracy: On source validation data, or None.
+        threshold: The confidence asked for; a list of K where it differs by class (None for a class without one).
+        ceiling: Of confidence, from the label smoothing that the model was last trained with.
+        max_confidence: The largest among the candidates, or None.
+        invalid: Candidates whose probabilities are not numbers.
+        class_histogram: (K) pseudo-labels of each class after the period.
+        entropy: Of that histogram, over log K.
+        effective_classes: e to its entropy.
+        max_share: Of the largest class in it.
+        empty_classes: Classes without a pseudo-label.
+        flip_rate: Share of the labels held before that the model now contradicts, or None without any.
+        drift: KL divergence, in nats, of the mean prediction over the pool from that a period ago, or None.
+        verdict: The state of the set.
+        remedy: What was done about it: `relaxed`, `rebalanced` or nothing.
+        wrong: Labels of this period's selection that are wrong, or None without true labels.
+        wrong_total: Wrong labels in the whole set, likewise.
+        class_precision: Share of right labels in each class (None for an empty class), likewise.
+    """
+
+    epoch: int
+    period: int
+    pool: int
+    candidates: int
+    selected: int
+    total: int
+    share: float
+    source_accuracy: float | None
+    threshold: float | list[float | None] | None
+    ceiling: float
+    max_confidence: float | None
+    invalid: int
+    class_histogram: list[int]
+    entropy: float
+    effective_classes: float
+    max_share: float
+    empty_classes: int
+    flip_rate: float | None
+    drift: float | None
+    verdict: Verdict = Verdict.HEALTHY
+    remedy: str = ""
+    wrong: int | None = None
+    wrong_total: int | None = None
+    class_precision: list[float | None] | None = field(default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Numbers, strings and lists alone: fit for JSON and for `torch.load(weights_only=True)`."""
+        return asdict(self) | {"verdict": self.verdict.value}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PeriodRecord:
+        """The record that `as_dict` gave."""
+        record = cls(**values)
+        record.verdict = Verdict(record.verdict)
+        return record
+
+
+def diagnose(
+    record: PeriodRecord, previous: list[PeriodRecord] | None = None, limits: CollapseLimits | None = None
+) -> Verdict:
+    """The verdict on a record, given those before it.
+
+    A set of fewer samples than classes is never called one of few classes: it cannot be spread over more.
+    """
+    limits, previous = limits or CollapseLimits(), previous or []
+    classes = len(record.class_histogram)
+    flips, before = record.flip_rate, previous[-1].flip_rate if previous else None
+    contradicted = flips is not None and flips >= limits.liberal_flips and (before is None or flips > before)
+    if contradicted and record.share > limits.liberal_share:
+        return Verdict.LIBERAL
+    crowded = record.max_share > limits.largest_share + 0.5 / classes
+    if record.total >= classes and (crowded or record.effective_classes < limits.effective_share * classes):
+        return Verdict.FEW_CLASSES
+    return Verdict.HYPER_CONSERVATIVE if _too_conservative(record, previous, limits) else Verdict.HEALTHY
+
+
+def _too_conservative(record: PeriodRecord, previous: list[PeriodRecord], limits: CollapseLimits) -> bool:
+    if record.total == record.pool:
+        return False
+    if isinstance(record.threshold, float) and record.threshold >= record.ceiling:
+        return True  # only overshoot can be selected
+    last = [*previous, record][-limits.tiny_periods :]
+    tiny = [r.selected < limits.tiny_share * r.pool for r in last]
+    return len(tiny) == limits.tiny_periods and all(tiny)
+
+
+def marginal_drift(now: Tensor, before: Tensor) -> float | None:
+    """KL divergence in nats of the mean prediction `now` (K,) from that `before`, None where there was none."""
+    if float(before.sum()) == 0:
+        return None
+    floor = torch.finfo(torch.float32).tiny
+    return float((torch.xlogy(now, now) - now * before.clamp_min(floor).log()).sum())
+
+
+def check_truth(record: PeriodRecord, labels: Tensor, new: Tensor, truth: Tensor) -> None:
+    """Write into `record` how many pseudo-labels are wrong.
+
+    Args:
+        record: To write to; nothing else learns of the truth.
+        labels: (N,) pseudo-labels, -1 without one.
+        new: (N,) bool, those of this period.
+        truth: (N,) true labels.
+    """
+    held = labels >= 0
+    wrong = held & (labels != truth.to(labels.device))
+    classes = len(record.class_histogram)
+    right = torch.bincount(labels[held & ~wrong], minlength=classes).tolist()
+    record.wrong, record.wrong_total = torch.stack([(wrong & new).sum(), wrong.sum()]).tolist()
+    record.class_precision = [r / n if n else None for r, n in zip(right, record.class_histogram, strict=True)]

@@ -1,0 +1,149 @@
+"""One face for the kinds of data a user may have: tensors, sets of images, and map-style datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
+
+Batch = tuple[Tensor, Tensor | None]
+
+
+class Samples(Protocol):
+    """Samples by row number; the row number is a sample's identity."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Inputs (B, ...) and labels (B,), None without labels, of each (B,) tensor of rows."""
+        ...
+
+
+class TensorSamples:
+    """Samples held as tensors, on one device, where batches are drawn by index.
+
+    Args:
+        inputs: (N, ...).
+        labels: (N,) class indices, or None.
+    """
+
+    def __init__(self, inputs: Tensor, labels: Tensor | None = None) -> None:
+        if labels is not None and (labels.ndim != 1 or len(labels) != len(inputs)):
+            raise ValueError(f"expected labels of shape ({len(inputs)},), got {tuple(labels.shape)}")
+        self.inputs = inputs
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """The batches, by index."""
+        for rows in batches:
+            rows = rows.to(self.inputs.device)
+            inputs = self.inputs.index_select(0, rows)  # many times faster than [] on the CPU
+            yield inputs, None if self.labels is None else self.labels.index_select(0, rows)
+
+
+class _Rows:
+    """A batch sampler whose batches are set anew for each pass, so that its loader is built only once."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[Tensor] = ()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows.tolist() for rows in self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class DatasetSamples:
+    """A map-style dataset of (input, label), or of inputs alone, read by a loader that lives as long as this.
+
+    Args:
+        dataset: With `__len__` and `__getitem__`.
+        workers: Processes that read it.
+    """
+
+    def __init__(self, dataset: Dataset[Any], workers: int = 0) -> None:
+        self.dataset = dataset
+        self.rows = _Rows()
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=self.rows,  # pyright: ignore[reportArgumentType]  # any iterable of lists will do
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # pyright: ignore[reportArgumentType]  # torch's Dataset leaves __len__ out
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """The batches, read and collated by torch's loader."""
+        self.rows.batches = batches
+        for batch in self.loader:
+            if isinstance(batch, Tensor):
+                yield batch, None
+            else:  # labels that are no numbers, as names may be, count as none
+                yield batch[0], batch[1] if isinstance(batch[1], Tensor) else None
+
+
+def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) -> Samples:
+    """`data` as `Samples`.
+
+    Args:
+        data: A tensor of inputs (N, ...); a pair of tensors (inputs, labels (N,)); an object with tensors `.images`
+            (N, C, H, W) and `.labels`; a map-style dataset of (input, label) or of inputs;
+            an empty tuple; or what this function gave.
+        device: Where tensors are held, whole. Give a dataset where they do not fit.
+        workers: Processes that read a dataset.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(data, TensorSamples | DatasetSamples):
+        return data
+    if isinstance(data, Tensor):
+        return TensorSamples(data.to(device))
+    if isinstance(data, tuple | list):
+        if len(data) == 2 and isinstance(data[0], Tensor) and isinstance(data[1], Tensor):
+            return TensorSamples(data[0].to(device), data[1].to(device))
+        if len(data) == 0:
+            return TensorSamples(torch.zeros(0, device=device))
+    images, labels = getattr(data, "images", None), getattr(data, "labels", None)
+    if isinstance(images, Tensor):
+        return TensorSamples(images.to(device), labels.to(device) if isinstance(labels, Tensor) else None)
+    refused = isinstance(data, str | bytes | Mapping)
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not refused:
+        return DatasetSamples(cast("Dataset[Any]", data), workers)
+    raise ValueError(
+        f"cannot read samples from {type(data).__name__}: expected a tensor, a pair (inputs, labels) of tensors, "
+        "an object with .images and .labels, or a map-style dataset"
+    )
+
+
+def joined(first: Samples, second: Samples | None) -> Samples:
+    """The rows of `first`, then those of `second`: tensors stay tensors where both are of one shape and type."""
+    if second is None or len(second) == 0:
+        return first
+    if isinstance(first, TensorSamples) and isinstance(second, TensorSamples):
+        a, b = first.inputs, second.inputs
+        if a.shape[1:] == b.shape[1:] and a.dtype == b.dtype:
+            if first.labels is None or second.labels is None:
+                raise ValueError("source samples and labelled target samples need labels: give (inputs, labels)")
+            return TensorSamples(torch.cat([a, b]), torch.cat([first.labels, second.labels]))
+    workers = max(s.loader.num_workers if isinstance(s, DatasetSamples) else 0 for s in (first, second))
+    return DatasetSamples(ConcatDataset([_dataset(first), _dataset(second)]), workers)
+
+
+def _dataset(samples: Samples) -> Dataset[Any]:
+    if isinstance(samples, DatasetSamples):
+        return samples.dataset
+    if isinstance(samples, TensorSamples) and samples.labels is not None:
+        return TensorDataset(samples.inputs.cpu(), samples.labels.cpu())
+    raise ValueError(f"cannot join {type(samples).__name__} with others: give labelled tensors or datasets")
