@@ -68,3 +68,15 @@ def test_wrong_parts_are_refused_in_one_line(change: dict[str, torch.Tensor], me
     with pytest.raises(DataError, match=message) as caught:
         ImageSet(**parts, classes=data.classes, name="made")
     assert "\n" not in str(caught.value)
+
+
+def test_extras_stay_with_their_samples() -> None:
+    data = make()
+    angle = torch.rand(6)
+    extra = ImageSet(data.images, data.labels, data.classes, extras={"angle": angle, "place": torch.rand(6, 2)})
+    part = extra.take([4, 1]).to("cpu").with_labels(torch.tensor([0, 0]))
+    assert torch.equal(part.extras["angle"], angle[[4, 1]])
+    assert part.extras["place"].shape == (2, 2)
+    for wrong in (torch.rand(5), torch.tensor(1.0)):
+        with pytest.raises(DataError, match=r"6 images but (5|a single) angle"):
+            ImageSet(data.images, data.labels, data.classes, extras={"angle": wrong})

@@ -42,7 +42,7 @@ def long_tail(data: ImageSet, rho: float, largest: int | None = None) -> ImageSe
     Args:
         data: The set to choose from.
         rho: Size of class 0 over that of the last class, 1 or more; 10 gives the 20,431 images of CIFAR-10-LT.
-        largest: `n`, the size of class 0; None takes the largest for which every class has enough samples.
+        largest: `n`, the size of class 0; None takes the largest for which every class has that many.
 
     Raises:
         DataError: `rho` is below 1, a class has too few samples, or one would be empty.
