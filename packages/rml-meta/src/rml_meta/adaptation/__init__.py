@@ -1,0 +1,8 @@
+"""The inner loop: adapting parameters to a support set, in five ways that give the same numbers."""
+
+from __future__ import annotations
+
+from rml_meta.adaptation.dispatch import Adapted, Backend, adapt, adapted_names
+from rml_meta.adaptation.problem import InnerProblem
+
+__all__ = ["Adapted", "Backend", "InnerProblem", "adapt", "adapted_names"]

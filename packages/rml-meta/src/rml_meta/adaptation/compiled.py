@@ -1,0 +1,109 @@
+"""The inner loop and its derivative, each compiled as one graph.
+
+`torch.compile` cannot differentiate twice through autograd, so the derivative is a graph of its own that computes
+the inner loop again and pulls a cotangent back through it by `torch.func`. Compiling takes minutes for a
+convolutional network; both graphs are kept for the life of the model, one for each shape of support set.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rml_meta.adaptation.functional import adapt_functional
+from rml_meta.adaptation.problem import InnerProblem, Params, StepRates
+from rml_meta.norms import batch_statistics
+
+_CACHE: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[Callable, Callable]]] = weakref.WeakKeyDictionary()
+
+
+def _graphs(problem: InnerProblem, first_order: bool, compiler: str) -> tuple[Callable, Callable]:
+    """The compiled inner loop and its compiled pull-back."""
+    of_model = _CACHE.setdefault(problem.model, {})
+    key = (problem.loss_fn, problem.per_step, first_order, compiler)
+    if key not in of_model:
+        # the cache must not keep the model, its own key, alive
+        reference = weakref.ref(problem.model)
+        loss_fn, per_step = problem.loss_fn, problem.per_step
+
+        def forward(fast: Params, slow: Params, rates: StepRates, x: Tensor, y: Tensor) -> Params:
+            model = reference()
+            assert model is not None  # the caller holds it
+            return adapt_functional(InnerProblem(model, loss_fn, per_step), fast, slow, x, y, rates, first_order)
+
+        def pull_back(fast: Params, slow: Params, rates: StepRates, x: Tensor, y: Tensor, v: Params) -> Any:
+            def product(fast: Params, slow: Params, rates: StepRates) -> Tensor:
+                out = forward(fast, slow, rates, x, y)
+                return torch.stack([(out[n] * v[n]).sum() for n in out]).sum()
+
+            return torch.func.grad(product, argnums=(0, 1, 2))(fast, slow, rates)
+
+        make = functools.partial(torch.compile, fullgraph=True, dynamic=False, backend=compiler)
+        of_model[key] = (make(forward), make(pull_back))
+    return of_model[key]
+
+
+class _Compiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: _Call, x: Tensor, y: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.call = call
+        ctx.save_for_backward(x, y, *tensors)
+        return call.forward(x, y, tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, y, *tensors = ctx.saved_tensors
+        return None, None, None, *ctx.call.backward(x, y, tuple(tensors), v)
+
+
+class _Call:
+    """One call of the compiled graphs: how their flat tensors are put together."""
+
+    def __init__(self, problem: InnerProblem, fast: Params, slow: Params, rates: StepRates, graphs: Any) -> None:
+        self.problem, self.graphs = problem, graphs
+        self.fast, self.slow = tuple(fast), tuple(slow)
+        self.steps = len(rates)
+
+    def join(self, tensors: tuple[Tensor, ...]) -> tuple[Params, Params, StepRates]:
+        f, s = len(self.fast), len(self.slow)
+        rates = tensors[f + s :]
+        by_step = [dict(zip(self.fast, rates[k * f : (k + 1) * f], strict=True)) for k in range(self.steps)]
+        fast = dict(zip(self.fast, tensors[:f], strict=True))
+        return fast, dict(zip(self.slow, tensors[f : f + s], strict=True)), by_step  # type: ignore[return-value]
+
+    def forward(self, x: Tensor, y: Tensor, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with torch.no_grad(), batch_statistics(self.problem.model):
+            out = self.graphs[0](*self.join(tensors), x, y)
+        return tuple(out[n] for n in self.fast)
+
+    def backward(self, x: Tensor, y: Tensor, tensors: tuple[Tensor, ...], v: Any) -> tuple[Tensor, ...]:
+        cotangent = dict(zip(self.fast, v, strict=True))
+        with torch.no_grad(), batch_statistics(self.problem.model):
+            fast, slow, rates = self.graphs[1](*self.join(tensors), x, y, cotangent)
+        return (*fast.values(), *slow.values(), *(r for of_step in rates for r in of_step.values()))
+
+
+def adapt_compiled(
+    problem: InnerProblem,
+    fast: Params,
+    slow: Params,
+    x: Tensor,
+    y: Tensor,
+    rates: StepRates,
+    first_order: bool,
+    compiler: str = "inductor",
+) -> Params:
+    """Parameters after the inner loop, by a compiled graph; `compiler` is a backend of `torch.compile`."""
+    graphs = _graphs(problem, first_order, compiler)
+    # numbers become tensors, so that another rate is no other graph
+    flat = [torch.as_tensor(r, dtype=x.dtype, device=x.device) for of_step in rates for r in of_step.values()]
+    tensors = (*(p.contiguous() for p in fast.values()), *slow.values(), *flat)
+    out = _Compiled.apply(_Call(problem, fast, slow, rates, graphs), x, y, *tensors)
+    return dict(zip(fast, out, strict=True))  # pyright: ignore[reportArgumentType]  # apply is untyped

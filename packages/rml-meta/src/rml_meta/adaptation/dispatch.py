@@ -1,0 +1,172 @@
+"""One function in front of the backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rml_meta.adaptation.compiled import adapt_compiled
+from rml_meta.adaptation.higher_backend import OptimizerFactory, adapt_higher
+from rml_meta.adaptation.loop import adapt_loop
+from rml_meta.adaptation.problem import InnerProblem, LossFn, Params, Rate, StepRates, resolve_rates
+from rml_meta.adaptation.recompute import adapt_recompute
+from rml_meta.adaptation.stacked import adapt_stacked, batchable
+from rml_meta.episode import check_set
+from rml_meta.norms import batch_statistics
+
+Backend = Literal["loop", "vmap", "higher", "recompute", "compiled"]
+Adapted = Literal["all", "head", "body"] | Callable[[str], bool]
+
+
+def adapt(
+    model: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    *,
+    steps: int,
+    lr: Rate | Sequence[Rate] | None,
+    params: Params | None = None,
+    adapted: Adapted = "all",
+    backend: Backend = "loop",
+    first_order: bool = False,
+    loss_fn: LossFn = F.cross_entropy,
+    inner_optimizer: OptimizerFactory | None = None,
+) -> Params:
+    r"""Parameters after gradient descent on a support set, differentiable in those before it.
+
+    $\theta^{k+1} = \theta^k - \alpha \nabla \ell(S; \theta^k)$ for `steps` steps (equations 3 and 4 of the paper). The
+    model is not changed. Batch norms use the statistics of the support set, whatever mode they are in; other layers
+    stay in their mode. Under `torch.no_grad` no graph is kept.
+
+    Args:
+        model: Inputs to logits.
+        support_x: (S, ...) inputs; (T, S, ...) of T tasks gives every parameter a leading T.
+        support_y: (S,) or (T, S) labels.
+        steps: How many.
+        lr: Rate $\alpha$: of all parameters, of each by name, or a sequence of these, one a step. Tensors may need
+            gradients. None with `inner_optimizer` takes that one's.
+        params: Where to start, by name; by default the model's parameters.
+        adapted: Which parameters move: `all`, the `head` alone (ANIL), the `body` alone (BOIL), or a function of the
+            name. The head is the submodule `head`, else the last linear layer. Frozen ones never move.
+        backend: `loop` is plain autograd, right for every module and the fastest on a CPU. `vmap` takes all tasks at
+            once. `recompute` needs the memory of one inner step only. `higher` takes any optimizer that it can
+            differentiate. `compiled` runs `torch.compile`, minutes at first.
+        first_order: Leave out second derivatives.
+        loss_fn: Logits and labels to the loss.
+        inner_optimizer: For `higher`: parameter groups to an optimizer.
+
+    Returns:
+        All parameters by name, those that moved (T, ...) where there are T tasks.
+
+    Raises:
+        ValueError: An option or shape is wrong; the message has what was expected.
+    """
+    check_set("support", support_x, support_y)
+    if support_y.dim() > 2:
+        raise ValueError(f"support_y must be (S,) or (T, S), got {tuple(support_y.shape)}: merge the tasks' dimensions")
+    check_backend(backend, inner_optimizer, lr)
+    names = adapted_names(model, adapted)
+    params = dict(model.named_parameters()) if params is None else params
+    fast = {n: params[n] for n in names}
+    slow = {n: p for n, p in params.items() if n not in fast}
+    problem = InnerProblem(model, loss_fn)
+    rates = steps if lr is None else resolve_rates(lr, names, steps)
+    if support_y.dim() == 1:
+        moved = run_backend(backend, problem, fast, slow, support_x, support_y, rates, first_order, inner_optimizer)
+    else:
+        moved = run_tasks(backend, problem, fast, slow, support_x, support_y, rates, first_order, inner_optimizer)
+    return {**params, **moved}
+
+
+def check_backend(backend: str, inner_optimizer: OptimizerFactory | None, lr: object) -> None:
+    """Raise a ValueError unless there is such a backend and the other two go with it."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(get_args(Backend))}")
+    if inner_optimizer is not None and backend != "higher":
+        raise ValueError(f"inner_optimizer needs backend='higher', got {backend!r}, which descends the gradient")
+    if lr is None and inner_optimizer is None:
+        raise ValueError("lr is None: give a rate, or an inner_optimizer that has one")
+
+
+def adapted_names(model: nn.Module, adapted: Adapted) -> list[str]:
+    """Names of the parameters that the inner loop moves.
+
+    Raises:
+        ValueError: None is left, or `adapted` is no known word.
+    """
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    if callable(adapted):
+        chosen = [n for n in names if adapted(n)]
+    elif adapted == "all":
+        chosen = names
+    elif adapted in ("head", "body"):
+        prefix = head_prefix(model)
+        chosen = [n for n in names if n.startswith(prefix) == (adapted == "head")]
+    else:
+        raise ValueError(f"adapted is {adapted!r}: expected all, head, body or a function of the parameter's name")
+    if not chosen:
+        raise ValueError(f"adapted={adapted!r} leaves no parameter to adapt among {names}")
+    return chosen
+
+
+def head_prefix(model: nn.Module) -> str:
+    """How the names of the head's parameters begin: the submodule `head`, else the last linear layer.
+
+    Raises:
+        ValueError: The model has neither.
+    """
+    if isinstance(getattr(model, "head", None), nn.Module):
+        return "head."
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear or not linear[-1]:
+        raise ValueError("the model has no head: give it a submodule `head`, or name parameters by a function")
+    return f"{linear[-1]}."
+
+
+def run_backend(
+    backend: Backend,
+    problem: InnerProblem,
+    fast: Params,
+    slow: Params,
+    x: Tensor,
+    y: Tensor,
+    rates: StepRates | int,
+    first_order: bool,
+    inner_optimizer: OptimizerFactory | None = None,
+) -> Params:
+    """The inner loop of one task; arguments as in `adapt`, with rates resolved."""
+    with batch_statistics(problem.model):
+        if backend == "higher":
+            return adapt_higher(problem, fast, slow, x, y, rates, first_order, inner_optimizer)
+        assert not isinstance(rates, int)
+        if backend == "vmap":
+            stacked = adapt_stacked(batchable(problem), fast, slow, x[None], y[None], rates, first_order)
+            return {n: p[0] for n, p in stacked.items()}
+        chosen = {"loop": adapt_loop, "recompute": adapt_recompute, "compiled": adapt_compiled}[backend]
+        return chosen(problem, fast, slow, x, y, rates, first_order)
+
+
+def run_tasks(
+    backend: Backend,
+    problem: InnerProblem,
+    fast: Params,
+    slow: Params,
+    x: Tensor,
+    y: Tensor,
+    rates: StepRates | int,
+    first_order: bool,
+    inner_optimizer: OptimizerFactory | None = None,
+) -> Params:
+    """The inner loops of T tasks, x (T, S, ...): parameters (T, ...)."""
+    if backend == "vmap":
+        assert not isinstance(rates, int)
+        return adapt_stacked(batchable(problem), fast, slow, x, y, rates, first_order)
+    each = [
+        run_backend(backend, problem, fast, slow, one_x, one_y, rates, first_order, inner_optimizer)
+        for one_x, one_y in zip(x, y, strict=True)
+    ]
+    return {n: torch.stack([one[n] for one in each]) for n in fast}

@@ -1,0 +1,72 @@
+"""What every inner loop works on: a loss of parameters, and the rate of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Params = dict[str, Tensor]
+Rate = float | Tensor | Mapping[str, float | Tensor]
+"""Of one step: one for all parameters (0-dim), or one for each by name (0-dim or of the parameter's shape)."""
+StepRates = list[dict[str, float | Tensor]]
+LossFn = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class InnerProblem:
+    """The loss that an inner loop descends.
+
+    Attributes:
+        model: Called with parameters put in its own's place.
+        loss_fn: Logits and labels to a 0-dim loss.
+        per_step: Names of slow parameters with a leading dimension of one row a step: row k is used at step k, the
+            last one from there on (per-step scale and shift of norms, MAML++).
+    """
+
+    model: nn.Module
+    loss_fn: LossFn = F.cross_entropy
+    per_step: frozenset[str] = frozenset()
+
+    def logits(self, fast: Params, slow: Params, x: Tensor, step: int) -> Tensor:
+        """Output of the model at inner step `step`, with adapted (`fast`) and other (`slow`) parameters and buffers."""
+        return functional_call(self.model, {**self.at_step(slow, step), **fast}, (x,))
+
+    def at_step(self, slow: Params, step: int) -> Params:
+        """The slow parameters with the row of inner step `step` of those that have one a step."""
+        if not self.per_step:
+            return slow
+        return {n: p[min(step, len(p) - 1)] if n in self.per_step else p for n, p in slow.items()}
+
+    def loss(self, fast: Params, slow: Params, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Loss (0-dim) of the parameters on inputs `x` (M, ...) with labels `y` (M,)."""
+        return self.loss_fn(self.logits(fast, slow, x, step), y)
+
+
+def resolve_rates(lr: Rate | Sequence[Rate], names: Sequence[str], steps: int) -> StepRates:
+    """The rate of each step and parameter; the last of a sequence of rates goes on where there are more steps.
+
+    Raises:
+        ValueError: There is no rate for a parameter, or the sequence is empty.
+    """
+    by_step = list(lr) if isinstance(lr, Sequence) else [lr]
+    if not by_step:
+        raise ValueError("lr is an empty sequence: expected one rate a step")
+    return [_of_step(by_step[min(step, len(by_step) - 1)], names) for step in range(steps)]
+
+
+def _of_step(rate: Rate, names: Sequence[str]) -> dict[str, float | Tensor]:
+    if not isinstance(rate, Mapping):
+        return dict.fromkeys(names, rate)
+    missing = [name for name in names if name not in rate]
+    if missing:
+        raise ValueError(f"lr has no rate for the adapted parameters {missing}: give one for each")
+    return {name: rate[name] for name in names}
+
+
+def descend(fast: Params, rate: Mapping[str, float | Tensor], grads: Sequence[Tensor | None]) -> Params:
+    """One step down the gradients; a parameter that the loss does not use stays."""
+    return {n: p if g is None else p - rate[n] * g for (n, p), g in zip(fast.items(), grads, strict=True)}

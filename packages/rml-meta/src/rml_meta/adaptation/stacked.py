@@ -1,0 +1,41 @@
+"""The inner loops of all tasks at once, by `torch.func.vmap`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+from torch.func import vmap
+
+from rml_meta.adaptation.functional import adapt_functional
+from rml_meta.adaptation.problem import InnerProblem, Params, StepRates
+from rml_meta.norms import split_affine
+
+
+def batchable(problem: InnerProblem) -> InnerProblem:
+    """The problem on a copy of its model that is safe to batch: see `rml_meta.norms.split_affine`."""
+    return replace(problem, model=split_affine(problem.model))
+
+
+def adapt_stacked(
+    problem: InnerProblem, fast: Params, slow: Params, x: Tensor, y: Tensor, rates: StepRates, first_order: bool
+) -> Params:
+    """Parameters after the inner loop of each task, (T, ...), from inputs (T, S, ...) and labels (T, S).
+
+    Norms use the statistics of the batch. Give a problem that `batchable` made: the gradient of stock affine norms
+    would be wrong without a sign of it.
+    """
+
+    def one(x: Tensor, y: Tensor) -> Params:
+        return adapt_functional(problem, fast, slow, x, y, rates, first_order)
+
+    return vmap(one, randomness="different")(x, y)
+
+
+def stacked_logits(problem: InnerProblem, fast: Params, slow: Params, x: Tensor, step: int) -> Tensor:
+    """Logits (T, R, Q, N) of parameters (T, ...) on R sets of inputs each, (T, R, Q, ...)."""
+
+    def of_task(fast: Params, x: Tensor) -> Tensor:
+        return vmap(lambda x: problem.logits(fast, slow, x, step), randomness="different")(x)
+
+    return vmap(of_task, randomness="different")(fast, x)
