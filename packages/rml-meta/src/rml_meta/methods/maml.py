@@ -1,0 +1,270 @@
+"""Model-agnostic meta-learning (Finn et al. 2017) and its family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rml_meta.adaptation.dispatch import Adapted, Backend, adapted_names, check_backend, run_backend
+from rml_meta.adaptation.higher_backend import OptimizerFactory
+from rml_meta.adaptation.loop import loop_path
+from rml_meta.adaptation.problem import InnerProblem, Params, StepRates, resolve_rates
+from rml_meta.adaptation.stacked import adapt_stacked, stacked_logits
+from rml_meta.episode import Episode, EpisodeLike, flatten_tasks
+from rml_meta.methods.base import GradientMethod, Task
+from rml_meta.norms import batch_statistics, split_affine
+
+LearnRate = Literal["none", "meta-sgd", "per-step"]
+Partners = Sequence[Sequence[int]]
+"""For each task i the tasks j whose query sets its adapted parameters are judged on; as many for every i."""
+
+
+class MAML(GradientMethod):
+    r"""Learn the parameters from which a few gradient steps on a support set do best on the query set.
+
+    $\min_\theta \frac{1}{T} \sum_i \ell(Q_i; \theta'_i)$ with $\theta'_i$ the parameters after the inner loop on $S_i$.
+
+    Args:
+        model: Inputs to N logits. Its head is the submodule `head`, else the last linear layer.
+        inner_lr: Rate of the inner loop; where it is learned, where learning starts.
+        inner_steps: Steps of the inner loop in training.
+        backend: See `rml_meta.adapt`.
+        first_order: Leave out second derivatives (FOMAML): 1.5 to 1.7 times faster, and measurably worse.
+        adapted: `all`, `head` (ANIL, Raghu et al. 2020), `body` (BOIL, Oh et al. 2021), or a function of the name.
+        learn_lr: `meta-sgd` learns a rate for every coordinate (Li et al. 2017), `per-step` one for every parameter
+            tensor and step (MAML++, Antoniou et al. 2019).
+        per_step_norm: Learn scale and shift of every batch norm anew for each step, and adapt neither (MAML++). That
+            work's per-step running statistics have no part here: its code, as this, normalises by the batch.
+        multi_step_epochs: Weigh the query losses of all steps for that many epochs, more and more the last one's
+            (MAML++, 15 there); see `set_epoch`. 0 uses the last alone.
+        test_inner_steps: Steps of the inner loop in use; None is `inner_steps`.
+        inner_optimizer: For backend `higher`: parameter groups to the optimizer of the inner loop.
+        reduction: `mean` or `sum` over tasks.
+
+    Raises:
+        ValueError: An option is wrong, or does not go with another; the message has what was expected.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> maml = MAML(model, inner_lr=0.1, inner_steps=2)
+        >>> x, y = torch.randn(2, 6, 4), torch.arange(3).repeat(2, 2)
+        >>> maml.meta_loss(Episode(x, y, x, y)).backward()
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inner_lr: float = 0.01,
+        inner_steps: int = 5,
+        *,
+        backend: Backend = "loop",
+        first_order: bool = False,
+        adapted: Adapted = "all",
+        learn_lr: LearnRate = "none",
+        per_step_norm: bool = False,
+        multi_step_epochs: int = 0,
+        test_inner_steps: int | None = None,
+        inner_optimizer: OptimizerFactory | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(model)
+        _check(inner_steps, test_inner_steps, learn_lr, reduction, multi_step_epochs, backend, inner_optimizer)
+        check_backend(backend, inner_optimizer, inner_lr)
+        self.inner_lr, self.inner_steps = inner_lr, inner_steps
+        self.test_inner_steps = inner_steps if test_inner_steps is None else test_inner_steps
+        self.backend: Backend = backend
+        self.first_order, self.reduction = first_order, reduction
+        self.learn_lr: LearnRate = learn_lr
+        self.multi_step_epochs, self.epoch = multi_step_epochs, 0
+        self.inner_optimizer = inner_optimizer
+        tables = _norm_parameters(model) if per_step_norm else []
+        chosen = adapted_names(model, adapted)
+        self.fast_names = [n for n in chosen if n not in tables]
+        self.table_names = tables
+        if not self.fast_names:
+            raise ValueError(f"adapted={adapted!r} leaves nothing to adapt beside the norms of per_step_norm")
+        params = dict(model.named_parameters())
+        self.norm_tables = nn.ParameterList(
+            nn.Parameter(params[n].detach().repeat(inner_steps + 1, *(1,) * params[n].dim())) for n in tables
+        )
+        for name in tables:  # their rows in the tables have taken their place
+            params[name].requires_grad_(False)
+        self.rates = nn.ParameterList()
+        if learn_lr != "none":
+            shapes = {n: params[n].shape if learn_lr == "meta-sgd" else (inner_steps,) for n in self.fast_names}
+            self.rates.extend(nn.Parameter(params[n].new_full(tuple(s), inner_lr)) for n, s in shapes.items())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the number of the epoch, from 0, for `multi_step_epochs`."""
+        self.epoch = epoch
+
+    def training_loss(self, batch: EpisodeLike) -> Tensor:
+        """`meta_loss(batch)`."""
+        return self.meta_loss(batch)
+
+    def meta_loss(self, episodes: EpisodeLike) -> Tensor:
+        """Loss (0-dim) on the query sets after adapting to the support sets, over all tasks of the episodes."""
+        tasks, _ = flatten_tasks(episodes)
+        losses = self.task_losses(tasks, [[i] for i in range(len(tasks.support_y))])[0]
+        return losses.mean() if self.reduction == "mean" else losses.sum()
+
+    def task_losses(self, tasks: Episode, partners: Partners) -> tuple[Tensor, Tensor]:
+        r"""Cross losses $M_{ij} = \ell(Q_j; \theta'_i)$ for j in `partners[i]`, equation 5 of the paper.
+
+        Summing them before the backward pass makes that go through each inner loop once, so the second-order cost
+        grows with the number of tasks and not with that of pairs.
+
+        Args:
+            tasks: T tasks.
+            partners: T lists of R tasks.
+
+        Returns:
+            Losses (T, R), and logits (T, R, Q, N) after the last step.
+        """
+        if self.backend == "vmap":
+            logits = self._stacked(tasks, partners)[None]
+        else:
+            with batch_statistics(self.model):
+                of_task = [self._query_logits(tasks, i, js) for i, js in enumerate(partners)]
+            logits = torch.stack(of_task, 1)
+        labels = tasks.query_y[torch.as_tensor(partners, device=tasks.query_y.device)]
+        losses = cross_entropies(logits, labels.expand(len(logits), *labels.shape))
+        if len(logits) == 1:
+            return losses[0], logits[0]
+        weights = multi_step_weights(self.inner_steps, self.epoch, self.multi_step_epochs)
+        return (losses * losses.new_tensor(weights)[:, None, None]).sum(0), logits[-1]
+
+    def _query_logits(self, tasks: Episode, i: int, partners: Sequence[int]) -> Tensor:
+        """Logits (K, R, Q, N) of task i's parameters on the query sets: of the last step (K = 1), or of all."""
+        problem, fast, slow = self.problem(), self.fast(), self.slow()
+        x, y, rates = tasks.support_x[i], tasks.support_y[i], self.step_rates(self.inner_steps)
+        if self.epoch < self.multi_step_epochs:
+            path = loop_path(problem, fast, slow, x, y, rates, self.first_order)[1:]
+            steps = range(1, self.inner_steps + 1)
+        else:
+            options = (self.first_order, self.inner_optimizer)
+            path = [run_backend(self.backend, problem, fast, slow, x, y, self._schedule(self.inner_steps), *options)]
+            steps = [self.inner_steps]
+        sets = [tasks.query_x[j] for j in partners]
+        # one forward pass a query set: together they would share the statistics of batch norms
+        return torch.stack(
+            [
+                torch.stack([problem.logits(fast, slow, q, step) for q in sets])
+                for fast, step in zip(path, steps, strict=True)
+            ]
+        )
+
+    def _stacked(self, tasks: Episode, partners: Partners) -> Tensor:
+        problem = InnerProblem(self._batchable_model(), per_step=frozenset(self.table_names))
+        # the copy's own buffers are as old as the copy
+        slow, rates = self.slow() | dict(self.model.named_buffers()), self.step_rates(self.inner_steps)
+        fast = adapt_stacked(problem, self.fast(), slow, tasks.support_x, tasks.support_y, rates, self.first_order)
+        queries = tasks.query_x[torch.as_tensor(partners, device=tasks.query_x.device)]
+        return stacked_logits(problem, fast, slow, queries, self.inner_steps)
+
+    def _batchable_model(self) -> nn.Module:
+        """The model made safe to batch, once; in the mode of the model, and no submodule of this."""
+        held = self.__dict__.get("_batchable")
+        if held is None or held[0] is not self.model:
+            held = (self.model, split_affine(self.model))
+            object.__setattr__(self, "_batchable", held)  # past the register of submodules
+        for copied, module in zip(held[1].modules(), self.model.modules(), strict=True):
+            copied.training = module.training
+        return held[1]
+
+    def adapt_task(self, support_x: Tensor, support_y: Tensor) -> Task:
+        """Parameters adapted to one support set in `test_inner_steps` steps, without a graph."""
+        steps = self.test_inner_steps
+        # without a graph the backends differ in their update rule alone
+        backend: Backend = "higher" if self.inner_optimizer is not None else "loop"
+        fast = run_backend(
+            backend,
+            self.problem(),
+            self.fast(),
+            self.slow(),
+            support_x,
+            support_y,
+            self._schedule(steps),
+            True,
+            self.inner_optimizer,
+        )
+        return Task(fast, self.slow(), steps)
+
+    def problem(self) -> InnerProblem:
+        """How adapted parameters are applied."""
+        return InnerProblem(self.model, per_step=frozenset(self.table_names))
+
+    def fast(self) -> Params:
+        """Initial values of the parameters that adapt."""
+        params: Params = dict(self.model.named_parameters())
+        return {n: params[n] for n in self.fast_names}
+
+    def slow(self) -> Params:
+        """The parameters that do not."""
+        fast = set(self.fast_names)
+        slow: Params = {n: p for n, p in self.model.named_parameters() if n not in fast}
+        return slow | dict(zip(self.table_names, self.norm_tables, strict=True))
+
+    def step_rates(self, steps: int) -> StepRates:
+        """The rate of each of so many steps; the last learned one goes on where there are more."""
+        if self.learn_lr == "none":
+            return resolve_rates(self.inner_lr, self.fast_names, steps)
+        if self.learn_lr == "meta-sgd":
+            return resolve_rates(dict(zip(self.fast_names, self.rates, strict=True)), self.fast_names, steps)
+        by_step = [{n: r[k] for n, r in zip(self.fast_names, self.rates, strict=True)} for k in range(self.inner_steps)]
+        return resolve_rates(by_step, self.fast_names, steps)
+
+    def _schedule(self, steps: int) -> StepRates | int:
+        return steps if self.inner_optimizer is not None else self.step_rates(steps)
+
+
+def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy (...) of each set of logits (..., Q, N) and labels (..., Q); half precision in float32."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    return losses.view(labels.shape).mean(-1)
+
+
+def multi_step_weights(steps: int, epoch: int, epochs: int) -> list[float]:
+    """Weights of the query losses after each inner step, which sum to 1 (MAML++, section 4).
+
+    From 1/K each, all but the last fall by 1/(K `epochs`) an epoch, to no less than 0.03/K.
+    """
+    falling = max(1 / steps - epoch / (steps * max(epochs, 1)), 0.03 / steps)
+    return [falling] * (steps - 1) + [1 - falling * (steps - 1)]
+
+
+def _norm_parameters(model: nn.Module) -> list[str]:
+    """Names of scale and shift of the batch norms."""
+    norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    names = [n for n, _ in model.named_parameters() if n.rpartition(".")[0] in norms]
+    if not names:
+        raise ValueError("per_step_norm needs affine batch norms, the model has none")
+    return names
+
+
+def _check(
+    steps: int,
+    test_steps: int | None,
+    learn_lr: str,
+    reduction: str,
+    multi_step_epochs: int,
+    backend: str,
+    optimizer: OptimizerFactory | None,
+) -> None:
+    if steps < 1 or (test_steps is not None and test_steps < 0):
+        raise ValueError(f"inner_steps must be at least 1 and test_inner_steps at least 0, got {steps}, {test_steps}")
+    if learn_lr not in get_args(LearnRate):
+        raise ValueError(f"unknown learn_lr {learn_lr!r}: expected one of {', '.join(get_args(LearnRate))}")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"unknown reduction {reduction!r}: expected mean or sum")
+    if multi_step_epochs and backend != "loop":
+        raise ValueError(f"multi_step_epochs needs the iterates of backend 'loop', got {backend!r}")
+    if optimizer is not None and learn_lr != "none":
+        raise ValueError("learn_lr learns the rate of gradient descent: leave out inner_optimizer")

@@ -1,0 +1,60 @@
+"""Prototypical networks (Snell et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rml_meta.methods.embedding import EmbeddingMethod, class_means
+
+Distance = Literal["sqeuclidean", "euclidean", "cosine"]
+
+
+class ProtoNet(EmbeddingMethod):
+    r"""Classify by the nearest class mean: logits $-\|q - p_c\|^2$.
+
+    Args:
+        backbone: Inputs to features (B, D); maps are flattened.
+        ways: Number of classes; None reads it from the labels.
+        distance: `sqeuclidean` as published. `euclidean`, of some libraries, has the same order but another loss.
+            `cosine` is the similarity times `scale`.
+        scale: Factor of the logits.
+
+    Raises:
+        ValueError: There is no such distance.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        ways: int | None = None,
+        *,
+        distance: Distance = "sqeuclidean",
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(backbone, ways)
+        if distance not in get_args(Distance):
+            raise ValueError(f"unknown distance {distance!r}: expected one of {', '.join(get_args(Distance))}")
+        self.distance: Distance = distance
+        self.scale = scale
+
+    def describe(self, features: Tensor, labels: Tensor, ways: int) -> Tensor:
+        """Class means (*T, N, D)."""
+        return class_means(features.flatten(labels.dim()), labels, ways)
+
+    def compare(self, state: Tensor, features: Tensor) -> Tensor:
+        """Logits (*T, Q, N)."""
+        queries = features.flatten(state.dim() - 1)
+        if self.distance == "cosine":
+            return self.scale * F.normalize(queries, dim=-1) @ F.normalize(state, dim=-1).transpose(-1, -2)
+        if self.distance == "euclidean":
+            return -self.scale * torch.cdist(queries, state)
+        # |q|^2 is the same for every class, but keeps the logits distances; one product instead of all differences
+        squares = queries.square().sum(-1, keepdim=True) + state.square().sum(-1)[..., None, :]
+        return -self.scale * (squares - 2 * queries @ state.transpose(-1, -2))
+
+    def _set_dims(self, state: Tensor) -> int:
+        return state.dim() - 1
