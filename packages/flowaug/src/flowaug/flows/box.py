@@ -52,6 +52,7 @@ class CircularShift(ContextLayer):
     """
 
     places: Tensor
+    periodic: Tensor
 
     def __init__(self, periodic: Sequence[bool], context_dim: int) -> None:
         super().__init__(context_dim, sum(periodic))
