@@ -12,6 +12,8 @@ from robustvision_core.data.blending import blend
 from robustvision_core.data.convert import pad_to, resize, rotate_each, to_rgb
 from robustvision_core.data.domain_registry import domain_names, load_domains, register_domains
 from robustvision_core.data.domains import DomainPair, align_classes
+from robustvision_core.data.episode_index import EpisodeDraw, EpisodeIndex
+from robustvision_core.data.episodes import EpisodeBatch, EpisodeSampler
 from robustvision_core.data.file_batches import FileBatches
 from robustvision_core.data.files import ImageFiles, folder_files
 from robustvision_core.data.image_set import ImageSet
@@ -29,6 +31,10 @@ __all__ = [
     "Batch",
     "DeviceBatches",
     "DomainPair",
+    "EpisodeBatch",
+    "EpisodeDraw",
+    "EpisodeIndex",
+    "EpisodeSampler",
     "FileBatches",
     "ImageFiles",
     "ImageSet",
