@@ -12,7 +12,7 @@ from diffpnp_pose.evaluate import Predictions, by_distance, keypoints_of, ordere
 from diffpnp_pose.pose_sets import load, resize
 from diffpnp_pose.recipes import TrainConfig
 from diffpnp_pose.solvers import find_poses
-from diffpnp_pose.train import Step, make_network
+from diffpnp_pose.train import Step, clip_where_posing, make_network
 from robustvision_core.data import PoseBatch, PoseSet, load_poses
 from robustvision_core.errors import DataError, UserError
 from robustvision_core.run import load_part, save_checkpoint
@@ -243,3 +243,21 @@ def test_networks_are_loaded_from_checkpoints_of_their_kind(tmp_path: pathlib.Pa
     save_checkpoint(tmp_path / "b.pt", {"weights": {}})
     with pytest.raises(UserError, match="holds no network"):
         load_part(network, tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("loss", ["lh", "lp"])
+def test_the_gradient_is_clipped_where_a_pose_is_in_the_loss(loss: str) -> None:
+    step, batch = prepared(loss=loss)
+    optimizer = torch.optim.SGD(step.parameters(), 1.0)
+    clip_where_posing(optimizer, step, 1e-6)
+    for epoch in range(2):
+        step.set_epoch(epoch)
+        optimizer.zero_grad()
+        step(batch)["loss"].backward()
+        gradient = next(step.parameters()).grad
+        assert gradient is not None
+        length = gradient.norm()
+        assert length > 2e-6
+        optimizer.step()
+        expected = torch.tensor(1e-6) if loss == "lp" and epoch else length
+        torch.testing.assert_close(gradient.norm(), expected, rtol=1e-2, atol=0)

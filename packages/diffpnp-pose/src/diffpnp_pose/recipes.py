@@ -69,7 +69,7 @@ class TrainConfig(RunOptions):
     pose_lr: float = 1e-3
     """Learning rate of the second phase, whatever its loss; 0 keeps lr."""
     clip_norm: float = 0.0
-    """Largest norm of the gradient; 0 is none. Published: 1e-4 where a pose is in the loss."""
+    """Largest norm of the gradient of a loss with a pose in it; 0 is none. Heat-maps alone are never clipped."""
 
     PRESETS: ClassVar[dict[str, TrainConfig]]
 
@@ -103,5 +103,6 @@ TrainConfig.PRESETS = {
         batch_size=24,
         lr=1e-4,
         pose_lr=0.0,
+        clip_norm=1e-4,
     ),
 }

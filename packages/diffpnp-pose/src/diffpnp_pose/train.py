@@ -100,7 +100,7 @@ def fit_on(
     """Train `step` through both phases; records of the epochs."""
     batches = make_batches(config, training, runtime)
     wrapped = runtime.wrap(step)
-    if runtime.device.type == "cuda":
+    if runtime.device.type != "mps":  # convolutions take a tenth to a third less time
         step.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
 
     def validate() -> dict[str, float]:
@@ -109,6 +109,8 @@ def fit_on(
         return {f"val_{name.lower()}": values[name] for name in (*EIGHT, "valid")}
 
     optimizer = torch.optim.Adam(step.parameters(), config.lr)
+    if config.clip_norm:
+        clip_where_posing(optimizer, step, config.clip_norm)
     drop = (config.pose_lr or config.lr) / config.lr
     return fit(
         wrapped,
@@ -122,9 +124,18 @@ def fit_on(
         monitor=None if held is None else "val_npe",
         higher_is_better=False,
         on_epoch=step.set_epoch,
-        clip_norm=config.clip_norm or None,
         progress=config.progress,
     )
+
+
+def clip_where_posing(optimizer: torch.optim.Optimizer, step: Step, largest: float) -> None:
+    """Bound the norm of the gradient in every step of the optimizer whose loss has a pose in it."""
+
+    def clip(*_: Any) -> None:
+        if step.posing:
+            nn.utils.clip_grad_norm_(step.parameters(), largest)
+
+    optimizer.register_step_pre_hook(clip)
 
 
 def make_batches(config: TrainConfig, poses: PoseSet, runtime: Runtime) -> PoseBatches:
