@@ -105,6 +105,20 @@ def test_keypoints_or_vertices_and_bad_arguments() -> None:
     assert model_diagonal(box).item() == 13
 
 
+def test_add_s_is_computed_when_asked_for() -> None:
+    R, t = poses(1)
+    half_turn = so3_exp(torch.tensor([[0.0, 0.0, math.pi]], dtype=torch.float64))
+    vertices = torch.tensor([[0.1, 0, 0], [-0.1, 0, 0], [0, 0.2, 0], [0, -0.2, 0]], dtype=torch.float64)
+    found = {}
+    for symmetric in (False, True):
+        metrics = PoseMetrics(vertices, symmetric=symmetric)
+        metrics.update(R @ half_turn, t, R, t, K)
+        found[symmetric] = metrics.compute()
+    assert found[True].pop("ADD-S5") == 100  # the half turn swaps vertices
+    assert found[True] == found[False]
+    assert found[True]["ADD5"] == 0
+
+
 def test_not_a_number_fails_every_threshold() -> None:
     metrics = PoseMetrics(torch.rand(5, 3))
     eye, t = torch.eye(3)[None], torch.tensor([[0.0, 0.0, 1.0]])

@@ -92,6 +92,7 @@ class PoseMetrics:
         keypoints: points for the projection error with `projection="keypoints"`, `(n, 3)`.
         projection: whether the projection error is over mesh "vertices" (as published) or "keypoints".
         unit_per_cm: model units in one centimetre: 0.01 for metres, 10 for millimetres.
+        symmetric: also compute ADD-S, whose time and memory per sample grow with the square of the vertices' number.
 
     Raises:
         ValueError: keypoints are missing or vertices have the wrong shape.
@@ -105,6 +106,7 @@ class PoseMetrics:
         keypoints: Tensor | None = None,
         projection: Literal["vertices", "keypoints"] = "vertices",
         unit_per_cm: float = 0.01,
+        symmetric: bool = False,
     ) -> None:
         if vertices.dim() != 2 or vertices.shape[-1] != 3:
             raise ValueError(f"vertices must have shape (V, 3), got {tuple(vertices.shape)}")
@@ -116,6 +118,7 @@ class PoseMetrics:
         self.diagonal = float(model_diagonal(vertices)) if diagonal is None else diagonal
         self.points = keypoints if projection == "keypoints" and keypoints is not None else vertices
         self.unit_per_cm = unit_per_cm
+        self.symmetric = symmetric
         self._batches: list[Tensor] = []
 
     @torch.no_grad()
@@ -135,9 +138,10 @@ class PoseMetrics:
             angular_distance(R, R_true),
             (t - t_true).norm(dim=-1) / self.unit_per_cm,
             add_error(R, t, R_true, t_true, vertices),
-            add_s_error(R, t, R_true, t_true, vertices),
             projection_error(R, t, R_true, t_true, points, K.to(R)),
         ]
+        if self.symmetric:
+            rows.append(add_s_error(R, t, R_true, t_true, vertices))
         self._batches.append(torch.stack(rows).cpu().double())
 
     def compute(self) -> dict[str, float]:
@@ -145,16 +149,16 @@ class PoseMetrics:
 
         Returns:
             `NPE` and `AD` (radians), lower is better; `ACC2`, `ACC5` (angle under k degrees and position within k cm),
-            `ADD2`, `ADD5` (under k % of the diagonal), `Proj2`, `Proj5` (under k pixels) in percent; `ADD-S5` and
-            `AUC` (of ADD up to a tenth of the diagonal) in percent; medians of NPE and AD; `fail15`, the percentage of
-            rotations more than 15 degrees off; and the number of `samples`.
+            `ADD2`, `ADD5` (under k % of the diagonal), `Proj2`, `Proj5` (under k pixels) in percent; `AUC` (of ADD up
+            to a tenth of the diagonal) and, where `symmetric` asks for it, `ADD-S5` in percent; medians of NPE and AD;
+            `fail15`, the percentage of rotations more than 15 degrees off; and the number of `samples`.
 
         Raises:
             ValueError: nothing was added.
         """
         if not self._batches:
             raise ValueError("no batch was added: call update before compute")
-        npe, ad, cm, add, add_s, proj = torch.cat(self._batches, 1)
+        npe, ad, cm, add, proj, *add_s = torch.cat(self._batches, 1)
         degrees = torch.rad2deg(ad)
         values = {"NPE": npe.mean(), "AD": ad.mean()}
         for k in (2, 5):
@@ -163,7 +167,8 @@ class PoseMetrics:
             values[f"ADD{k}"] = 100 * (add < k / 100 * self.diagonal).double().mean()
         for k in (2, 5):
             values[f"Proj{k}"] = 100 * (proj < k).double().mean()
-        values["ADD-S5"] = 100 * (add_s < 0.05 * self.diagonal).double().mean()
+        if add_s:
+            values["ADD-S5"] = 100 * (add_s[0] < 0.05 * self.diagonal).double().mean()
         values["AUC"] = 100 * area_under_curve(add, 0.1 * self.diagonal)
         values |= {"NPE_median": npe.median(), "AD_median": ad.median()}
         values["fail15"] = 100 * (~(degrees <= 15)).double().mean()
