@@ -20,7 +20,7 @@ def poses(real_data: pathlib.Path) -> Poses:
     """Per object: keypoints `(n, 3)` in mm, and R `(N, 3, 3)`, t `(N, 3)`, K `(N, 3, 3)` of its visible instances."""
     path = real_data / "pose" / "lmo_bop19_test.zip"
     if not path.is_file():
-        pytest.skip(f"{path.name} is not among the real data sets")
+        pytest.skip(f"put BOP's test images of LM-O at $ROBUSTVISION_DATA/pose/{path.name} to run this test")
     with zipfile.ZipFile(path) as archive:
         scene = "lmo/test/000002/scene_{}.json"
         truth, info, camera = (json.loads(archive.read(scene.format(k))) for k in ("gt", "gt_info", "camera"))
