@@ -11,6 +11,7 @@ Conventions, used in the whole package:
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -73,6 +74,23 @@ def so3_exp(w: Tensor) -> Tensor:
     return eye + a[..., None, None] * hat + b[..., None, None] * (hat @ hat)
 
 
+def _outer_product(entries: Tensor) -> Tensor:
+    """`4 q q^T` row by row, `(..., 16)`, from the nine entries of a rotation and a one, `(..., 10)`; linear."""
+    a, b, c, d, e, f, g, h, i, one = entries.unbind(-1)
+    wx, wy, wz = h - f, c - g, d - b
+    xy, xz, yz = b + d, c + g, f + h
+    rows = [one + a + e + i, wx, wy, wz, wx, one + a - e - i, xy, xz]
+    rows += [wy, xy, one - a + e - i, yz, wz, xz, yz, one - a - e + i]
+    return torch.stack(rows, -1)
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _outer_product_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`_outer_product` as a matrix `(10, 16)`: two operations instead of forty."""
+    return _outer_product(torch.eye(10, dtype=dtype, device=device))
+
+
 def matrix_to_quaternion(R: Tensor) -> Tensor:
     """Unit quaternions `(w, x, y, z)` with `w >= 0` of rotation matrices.
 
@@ -84,16 +102,9 @@ def matrix_to_quaternion(R: Tensor) -> Tensor:
     Returns:
         Quaternions, `(..., 4)`.
     """
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in R.unbind(-2))
-    four_qq = torch.stack(
-        [
-            torch.stack([1 + a + e + i, h - f, c - g, d - b], -1),
-            torch.stack([h - f, 1 + a - e - i, b + d, c + g], -1),
-            torch.stack([c - g, b + d, 1 - a + e - i, f + h], -1),
-            torch.stack([d - b, c + g, f + h, 1 - a - e + i], -1),
-        ],
-        -2,
-    )
+    entries = torch.nn.functional.pad(R.flatten(-2), (0, 1), value=1.0)
+    # a sum of products, since a matrix product would lose digits under autocast
+    four_qq = (entries[..., None] * _outer_product_matrix(R.dtype, R.device)).sum(-2).unflatten(-1, (4, 4))
     largest = four_qq.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*R.shape[:-2], 1, 4)
     row = four_qq.gather(-2, largest).squeeze(-2)
     q = row / row.norm(dim=-1, keepdim=True)
@@ -146,15 +157,19 @@ def left_jacobian_inverse(w: Tensor) -> Tensor:
     Returns:
         Inverse Jacobians, `(..., 3, 3)`.
     """
+    hat = skew(w)
+    eye = torch.eye(3, dtype=w.dtype, device=w.device)
+    return eye - hat / 2 + left_jacobian_inverse_factor(w)[..., None, None] * (hat @ hat)
+
+
+def left_jacobian_inverse_factor(w: Tensor) -> Tensor:
+    """The factor `k` in `J^-1 = I - [w]x/2 + k [w]x^2`, for vectors `(..., 3)`; returns `(...)`."""
     theta2 = (w * w).sum(-1)
     small = theta2 < _SERIES_BELOW
     half2 = torch.where(small, 1.0, theta2 / 4)
     half = half2.sqrt()
-    plain = (1 - half * half.cos() / half.sin()) / (4 * half2)
-    factor = torch.where(small, 1 / 12 + theta2 * (1 / 720 + theta2 * (1 / 30240 + theta2 / 1209600)), plain)
-    hat = skew(w)
-    eye = torch.eye(3, dtype=w.dtype, device=w.device)
-    return eye - hat / 2 + factor[..., None, None] * (hat @ hat)
+    plain = (1 - half / half.tan()) / (4 * half2)
+    return torch.where(small, 1 / 12 + theta2 * (1 / 720 + theta2 * (1 / 30240 + theta2 / 1209600)), plain)
 
 
 def rotation_angle(R: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from diffpnp_pose.geometry import left_jacobian_inverse
+from diffpnp_pose.geometry import left_jacobian_inverse_factor
 from diffpnp_pose.pnp.linearise import Problem, camera_points, cross, huber, linearise
 from diffpnp_pose.pnp.problem import Frame
 
@@ -62,20 +62,21 @@ def tangent(solution: Solution, pose_bar: Tensor, R_bar: Tensor) -> Tensor:
     `exp(w + e) = exp(J e) exp(w)` gives `J^-T`; for R it is the axial vector of `R_bar R^T`; moving the pivot from the
     object's origin to its centroid adds a cross product.
     """
-    inverse = left_jacobian_inverse(solution.pose[:, :3])
-    turn = (inverse.mT @ pose_bar[:, :3, None]).squeeze(-1) + axial_of(R_bar, solution.R)
-    shift = pose_bar[:, 3:]
-    lever = (solution.R @ solution.frame.centre[..., None]).squeeze(-1)
+    w, turn, shift = solution.pose[:, :3], pose_bar[:, :3], pose_bar[:, 3:]
+    across = cross(w, turn)
+    turn = turn + across / 2 + left_jacobian_inverse_factor(w)[:, None] * cross(w, across) + axial_of(R_bar, solution.R)
+    lever = torch.bmm(solution.R, solution.frame.centre[..., None]).squeeze(-1)
     return torch.cat([turn - cross(lever, shift), solution.frame.radius * shift], -1)
 
 
-def pull_back(solution: Solution, d: Tensor, exact: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pull_back(solution: Solution, d: Tensor, exact: bool, image_only: bool) -> tuple[Tensor, ...]:
     """Gradients of the minimiser of a normalised problem.
 
     Args:
         solution: the solved problems.
         d: gradient with respect to the pose in tangent coordinates, `(B, 6)`.
         exact: False for the Gauss-Newton approximation.
+        image_only: stop after the first gradient.
 
     Returns:
         Gradients of image points `(B, 2, n)`, object points `(B, 3, n)`, affine block `(B, 2, 2)`, weights `(B, n)`.
@@ -86,12 +87,13 @@ def pull_back(solution: Solution, d: Tensor, exact: bool) -> tuple[Tensor, Tenso
     q, inverse, u, _ = camera_points(problem, R, t)
     r, c = u - problem.x, problem.c[:, None]
     _, weight = huber(r, problem.delta)
-    psi = r if weight is None else weight[:, None] * r
     motion = cross(v[:, :3, None].expand_as(q), q) + v[:, 3:, None]
     rays = (q[:, :2] + t[:, :2, None]) * inverse
     sigma = (motion[:, :2] - rays * motion[:, 2:]) * inverse
-    flow = problem.affine @ sigma
-    bent = _second(flow, r, weight)
+    bent = _second(torch.bmm(problem.affine, sigma), r, weight)
+    if image_only:
+        return (c * bent,)
+    psi = r if weight is None else weight[:, None] * r
     bent_back, g = (_back(problem.affine.mT @ value, rays, inverse) for value in (bent, psi))
     along = (g * motion).sum(1)
     z_bar, affine_bar = bent_back, (c * bent) @ rays.mT
@@ -117,19 +119,21 @@ def _second(flow: Tensor, r: Tensor, weight: Tensor | None) -> Tensor:
 
 
 class ImplicitPose(torch.autograd.Function):
-    """Identity on a solved pose, with the implicit gradient as its backward pass."""
+    """Identity on a solved pose, with the implicit gradient as its backward pass.
+
+    No `setup_context`: with it, torch inspects the signature in every call, which takes longer than the whole forward.
+    """
 
     @staticmethod
-    def forward(x: Tensor, z: Tensor, K: Tensor, c: Tensor, solution: Solution, rule: Any) -> tuple[Tensor, Tensor]:
-        """Return pose `(B, 6)` and rotations `(B, 3, 3)`; the inputs only mark what the gradient flows to."""
-        del x, z, K, c, rule
-        return solution.pose.clone(), solution.R.clone()
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """Return pose `(B, 6)` and rotations `(B, 3, 3)`.
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keep the solution and the rule that differentiates it."""
-        del output
+        Args:
+            ctx: keeps the solution and the rule that differentiates it.
+            inputs: x, z, K and c, which only mark what the gradient flows to, then the solution and the rule.
+        """
         ctx.solution, ctx.rule = inputs[4:]
+        return ctx.solution.pose.clone(), ctx.solution.R.clone()
 
     @staticmethod
     @once_differentiable
@@ -138,30 +142,39 @@ class ImplicitPose(torch.autograd.Function):
         pose_bar, R_bar = grad_outputs
         solution: Solution = ctx.solution
         with torch.autocast(pose_bar.device.type, enabled=False):
-            gradients = ctx.rule(solution, pose_bar, R_bar)
+            gradients = ctx.rule(solution, pose_bar, R_bar, not any(ctx.needs_input_grad[1:4]))
         valid = solution.valid
         kept = [torch.where(valid.view(-1, *[1] * (g.dim() - 1)), g, 0.0) for g in gradients]
-        return *kept, None, None
+        return *kept, *[None] * (6 - len(kept))
 
 
-def _to_inputs(solution: Solution, parts: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+def _to_inputs(solution: Solution, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Gradients in the caller's units and layout: `(B, n, 2)`, `(B, n, 3)`, `(B, 3, 3)`, `(B, n)`."""
-    x_bar, z_bar, affine_bar, c_bar = parts
     frame = solution.frame
     focal = frame.focal[..., None]
-    x_bar = x_bar / focal
+    x_bar = parts[0] / focal
+    if len(parts) == 1:
+        return (x_bar.mT,)
+    z_bar, affine_bar, c_bar = parts[1:]
     K_bar = torch.cat([affine_bar / focal, -x_bar.sum(-1, keepdim=True)], 2)
     K_bar = torch.nn.functional.pad(K_bar, (0, 0, 0, 1))
     return x_bar.mT, z_bar.mT / frame.radius[..., None], K_bar, c_bar / frame.total
 
 
-def exact_rule(solution: Solution, pose_bar: Tensor, R_bar: Tensor) -> tuple[Tensor, ...]:
-    """Gradient of the minimiser, all terms kept."""
-    d = tangent(solution, pose_bar, R_bar)
-    return _to_inputs(solution, pull_back(solution, d, exact=True))
+def reprojection_rule(
+    exact: bool, solution: Solution, pose_bar: Tensor, R_bar: Tensor, image_only: bool
+) -> tuple[Tensor, ...]:
+    """Gradients of the minimiser.
 
+    Args:
+        exact: keep all terms; False leaves out the second derivatives of the projection (exact at zero residual).
+        solution: the solved batch.
+        pose_bar: gradient of the pose, `(B, 6)`.
+        R_bar: gradient of the rotations, `(B, 3, 3)`.
+        image_only: give the first of the gradients alone.
 
-def gauss_newton_rule(solution: Solution, pose_bar: Tensor, R_bar: Tensor) -> tuple[Tensor, ...]:
-    """Gradient without the second derivatives of the projection; exact at zero residual."""
+    Returns:
+        Gradients of image points `(B, n, 2)`, object points `(B, n, 3)`, K `(B, 3, 3)` and weights `(B, n)`.
+    """
     d = tangent(solution, pose_bar, R_bar)
-    return _to_inputs(solution, pull_back(solution, d, exact=False))
+    return _to_inputs(solution, pull_back(solution, d, exact, image_only))

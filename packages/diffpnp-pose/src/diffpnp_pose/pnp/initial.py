@@ -76,33 +76,38 @@ def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> 
     Returns:
         Rotations `(B, 3, 3)` and translations `(B, 3)`, every point in front of the camera.
     """
-    normal, rays = normal_of(shape), rays_of(problem)
-    fit = (_inverse_scatter(shape, normal) @ (problem.z * problem.c[:, None])).mT
-    side = None
-    if shape.flat.device.type != "cpu" or shape.flat.any():
+    rays = rays_of(problem)
+    inverse = shape.adjugate / shape.determinant.clamp_min(1e-30)[:, None, None]
+    side = normal = None
+    if mirrored or shape.flat.device.type != "cpu" or shape.flat.any():
+        normal = normal_of(shape)
+        inverse = torch.where(shape.flat[:, None, None], _inverse_in_plane(shape, normal), inverse)
         side = torch.where(shape.flat[:, None, None], -normal[:, None] if mirrored else normal[:, None], 0.0)
-    R, t = _orthographic(problem, rays, fit, side)
+    fit = torch.bmm(inverse, problem.z * problem.c[:, None]).mT
+    nearest = _NEAREST_DEPTH * problem.z.square().sum(1).amax(-1).sqrt()
+    image = rays
+    R, depth = _orthographic(image, fit, side, nearest)
     for _ in range(_PERSPECTIVE_STEPS):
-        R, t = _orthographic(problem, (1 + (R[:, 2:] @ problem.z) / t[:, 2, None, None]) * rays, fit, side)
-    if not mirrored:
+        image = (1 + torch.bmm(R[:, 2:], problem.z) / depth[:, None]) * rays
+        R, depth = _orthographic(image, fit, side, nearest)
+    t = torch.cat([(image * problem.c[:, None]).sum(-1) * depth, depth], 1)
+    if not mirrored or normal is None:
         return R, t
     flipped = R[:, :2] - 2 * (R[:, :2] @ normal[:, :, None]) * normal[:, None]
     return _completed(torch.where(shape.flat[:, None, None], R[:, :2], flipped)), t
 
 
-def _orthographic(problem: Problem, image: Tensor, fit: Tensor, side: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Pose whose scaled orthographic image of the points is closest to `image (B, 2, n)`.
+def _orthographic(image: Tensor, fit: Tensor, side: Tensor | None, nearest: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotation, and depth `(B, 1)`, whose scaled orthographic image of the points is closest to `image (B, 2, n)`.
 
-    `side (B, 1, 3)` is the normal of flat objects, with the sign of the solution wanted, and zero for solid ones; None
-    where all are solid.
+    The depth is at least `nearest (B,)`. `side (B, 1, 3)` is the normal of flat objects, with the sign of the solution
+    wanted, and zero for solid ones; None where all are solid.
     """
     axes = torch.bmm(image, fit)
     if side is not None:
         axes = axes + _missing_depth(axes)[:, :, None] * side
     rows, scale = _orthonormal(axes)
-    radius = problem.z.square().sum(1).amax(-1).sqrt()
-    depth = torch.maximum(1 / scale, _NEAREST_DEPTH * radius)[:, None]
-    return _completed(rows), torch.cat([(image * problem.c[:, None]).sum(-1) * depth, depth], 1)
+    return _completed(rows), torch.maximum(1 / scale, nearest)[:, None]
 
 
 def _completed(rows: Tensor) -> Tensor:
@@ -117,17 +122,13 @@ def normal_of(shape: Shape) -> Tensor:
     return row / row.norm(dim=-1, keepdim=True).clamp_min(1e-30)
 
 
-def _inverse_scatter(shape: Shape, normal: Tensor) -> Tensor:
-    """Inverse scatter `(B, 3, 3)`; for flat points its restriction to the plane."""
-    solid = shape.adjugate / shape.determinant.clamp_min(1e-30)[:, None, None]
-    if shape.flat.device.type == "cpu" and not shape.flat.any():
-        return solid
+def _inverse_in_plane(shape: Shape, normal: Tensor) -> Tensor:
+    """Inverse `(B, 3, 3)` of the scatter of flat points in their plane."""
     outer = normal[:, :, None] * normal[:, None]
     thick = shape.scatter + outer
     adjugate = adjugate_of(thick)
     inverse = adjugate / (thick[:, 0] * adjugate[:, 0]).sum(-1)[:, None, None]
-    off_plane = outer * (normal[:, None] @ inverse @ normal[:, :, None])
-    return torch.where(shape.flat[:, None, None], inverse - off_plane, solid)
+    return inverse - outer * (normal[:, None] @ inverse @ normal[:, :, None])
 
 
 def _missing_depth(M: Tensor) -> Tensor:
@@ -145,9 +146,8 @@ def _missing_depth(M: Tensor) -> Tensor:
 
 def _orthonormal(M: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest orthonormal rows `(B, 2, 3)` and mean scale `(B,)` of `M (B, 2, 3)`: the polar factor in closed form."""
-    gram = M @ M.mT
-    a, b, d = gram[:, 0, 0], gram[:, 0, 1], gram[:, 1, 1]
+    a, b, _, d = torch.bmm(M, M.mT).flatten(1).unbind(1)
     root = (a * d - b * b).clamp_min(1e-30).sqrt()
     trace = (a + d + 2 * root).sqrt()
     inverse_root = torch.stack([d + root, -b, -b, a + root], -1).view(-1, 2, 2) / (trace * root)[:, None, None]
-    return inverse_root @ M, trace / 2
+    return torch.bmm(inverse_root, M), trace / 2

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 _NEAREST = 1e-6  # a point counts as in front of the camera from this depth on, in object radii
+_FEW_NUMBERS = 1 << 14
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Problem:
         x: image points minus the principal point, over the focal length, `(B, 2, n)`.
         z: object points minus their centroid, over their radius, `(B, 3, n)`.
         affine: upper left block of K over the focal length, `(B, 2, 2)`.
-        c: point weights, zero for absent points, summing to one, `(B, n)`.
+        c: point weights, zero for absent points, which lie at the origin, summing to one, `(B, n)`.
         delta: Huber's threshold over the focal length, `(B, 1)`, or None for squared residuals.
     """
 
@@ -52,7 +53,7 @@ class Local:
 
     Attributes:
         cost: costs, `(B,)`; infinite with a point behind the camera.
-        system: Hessian, and the gradient as a seventh row, `(B, 7, 6)`: one tensor, since the solver copies it often.
+        system: Hessian, and the gradient as a seventh row, `(B, 7, 7)`: one tensor, since the solver copies it often.
     """
 
     cost: Tensor
@@ -61,12 +62,12 @@ class Local:
     @property
     def hessian(self) -> Tensor:
         """Hessians, `(B, 6, 6)`."""
-        return self.system[:, :6]
+        return self.system[:, :6, :6]
 
     @property
     def gradient(self) -> Tensor:
         """Gradients, `(B, 6)`."""
-        return self.system[:, 6]
+        return self.system[:, 6, :6]
 
 
 @functools.cache
@@ -102,14 +103,16 @@ def huber(r: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 
 def camera_points(problem: Problem, R: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rotated points `q (B, 3, n)`, inverse depths `(B, 1, n)`, image points `u (B, 2, n)`, in-front flag `(B,)`."""
+    """Rotated points `q (B, 3, n)`, inverse depths `(B, 1, n)`, image points `u (B, 2, n)`, in-front flag `(B,)`.
+
+    Absent points lie at the centroid, which is in front of the camera if all others are.
+    """
     q = torch.bmm(R, problem.z)  # bmm, here and below: half of the time of matmul goes into its bookkeeping
     p = q + t[:, :, None]
     depth = p[:, 2:]
     inverse = depth.reciprocal()
     u = torch.bmm(problem.affine, p[:, :2]) * inverse
-    front = ((depth[:, 0] > _NEAREST) | (problem.c == 0)).all(-1)
-    return q, inverse, u, front
+    return q, inverse, u, (depth > _NEAREST).all(-1)[:, 0]
 
 
 def cost_of(problem: Problem, R: Tensor, t: Tensor) -> Tensor:
@@ -120,7 +123,9 @@ def cost_of(problem: Problem, R: Tensor, t: Tensor) -> Tensor:
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross product along dimension 1 (torch.linalg.cross is several times slower on these small batches)."""
+    """Cross product along dimension 1; for many numbers on a CPU torch.linalg.cross takes twice as long."""
+    if b.device.type != "cpu" or b.numel() <= _FEW_NUMBERS:
+        return torch.linalg.cross(a, b, dim=1)
     (a0, a1, a2), (b0, b1, b2) = a.unbind(1), b.unbind(1)
     return torch.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], 1)
 
@@ -139,18 +144,19 @@ def linearise(problem: Problem, R: Tensor, t: Tensor, exact: bool = True) -> Loc
     """
     q, inverse, u, front = camera_points(problem, R, t)
     r = u - problem.x
-    loss, weight = huber(r, problem.delta)
-    cost = torch.where(front, (problem.c * loss).sum(-1), torch.inf)
+    loss, weight = (None, None) if problem.delta is None else huber(r, problem.delta)
     b = torch.cat([problem.affine.mT[..., None] * inverse[:, None], -(u * inverse)[:, None]], 1)
-    # rows of A: the six columns of the Jacobian and the residual, so that one product gives Hessian and gradient
+    # rows of A: the six columns of the Jacobian and the residual, so that one product gives Hessian, gradient and cost
     A = torch.cat([cross(q[:, :, None], b), b, r[:, None]], 1)
-    cJ = A[:, :6] * (problem.c if weight is None else problem.c * weight)[:, None, None]
-    system = torch.bmm(A.flatten(2), cJ.flatten(2).mT)
+    cA = A * (problem.c if weight is None else problem.c * weight)[:, None, None]
+    system = torch.bmm(A.flatten(2), cA.flatten(2).mT)
+    cost = system[:, 6, 6] / 2 if loss is None else (problem.c * loss).sum(-1)
     if exact:
-        system = system + _curvature(q, inverse, (cJ * r[:, None]).sum(2))
+        left = system[:, :, :6]
+        left.add_(_curvature(q, inverse, (cA[:, :6] * r[:, None]).sum(2)))
         if weight is not None:
-            system = system - _outlier_curvature(problem, A[:, :6], r, weight)
-    return Local(cost, system)
+            left.sub_(_outlier_curvature(problem, A[:, :6], r, weight))
+    return Local(torch.where(front, cost, torch.inf), system)
 
 
 def _curvature(q: Tensor, inverse: Tensor, lever: Tensor) -> Tensor:
@@ -159,8 +165,8 @@ def _curvature(q: Tensor, inverse: Tensor, lever: Tensor) -> Tensor:
     back = torch.bmm(torch.cat([q[:, :2] * inverse, inverse], 1), lever.mT)
     depth = torch.bmm(place.expand(len(q), 7, 3), back)  # sum of T^T e3 (T^T g)^T / p_z
     turn = torch.mm(torch.bmm(lever[:, 3:], q.mT).flatten(1), rotation).view(-1, 7, 6)
-    turn[:, :6] -= depth[:, :6].mT
-    return turn - depth
+    turn[:, :6].sub_(depth[:, :6].mT)
+    return turn.sub_(depth)
 
 
 def _outlier_curvature(problem: Problem, J: Tensor, r: Tensor, weight: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def _terms(inputs: Inputs, solution: Solution) -> _Terms:
 
 
 def published_rule(
-    inputs: Inputs, exact: bool, solution: Solution, pose_bar: Tensor, R_bar: Tensor
+    inputs: Inputs, exact: bool, solution: Solution, pose_bar: Tensor, R_bar: Tensor, image_only: bool = False
 ) -> tuple[Tensor, ...]:
     """Gradients of the published constraint.
 
@@ -85,6 +85,7 @@ def published_rule(
         solution: the solved batch.
         pose_bar: gradient of the pose, `(B, 6)`.
         R_bar: gradient of the rotations, `(B, 3, 3)`.
+        image_only: give the first of the gradients alone.
 
     Returns:
         Gradients of image points `(B, n, 2)`, object points `(B, n, 3)`, K `(B, 3, 3)` and weights `(B, n)`.
@@ -103,7 +104,8 @@ def published_rule(
     turn = pose_bar[:, :3] + (J.mT @ axial_of(R_bar, solution.R)[..., None]).squeeze(-1)
     y_bar = torch.cat([turn, pose_bar[:, 3:]], -1)
     v = (chart @ torch.linalg.solve_ex(jacobian.mT, y_bar)[0][..., None]).squeeze(-1)
-    return _spread(inputs, solution, terms, G, v, exact)
+    gradients = _spread(inputs, solution, terms, G, v, exact)
+    return gradients[:1] if image_only else gradients
 
 
 def _chart(J: Tensor) -> Tensor:

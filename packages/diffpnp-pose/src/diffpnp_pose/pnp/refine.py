@@ -67,7 +67,7 @@ def turned(R: Tensor, d: Tensor) -> Tensor:
     """
     hat = torch.mm(d, _constants(d.dtype, d.device)[1]).view(-1, 3, 3)
     once = torch.bmm(hat, R)
-    return R + (2 / (1 + (d * d).sum(-1) / 4))[:, None, None] * (once + torch.bmm(hat, once))
+    return R + (8 / (4 + (d * d).sum(-1)))[:, None, None] * torch.baddbmm(once, hat, once)
 
 
 def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool = False) -> Estimate:

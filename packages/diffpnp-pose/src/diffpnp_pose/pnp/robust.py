@@ -123,4 +123,5 @@ def _truncated(problem: Problem, R: Tensor, t: Tensor, threshold: Tensor) -> Ten
 
 def _restricted(problem: Problem, agree: Tensor) -> Problem:
     """The same problem on these points alone; the weights then no longer sum to one, which refinement does not need."""
-    return Problem(problem.x, problem.z, problem.affine, torch.where(agree, problem.c, 0.0))
+    z = torch.where(agree[:, None], problem.z, 0.0)
+    return Problem(problem.x, z, problem.affine, torch.where(agree, problem.c, 0.0))

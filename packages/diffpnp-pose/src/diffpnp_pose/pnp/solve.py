@@ -12,7 +12,7 @@ from torch import Tensor
 from diffpnp_pose.geometry import so3_exp, so3_log
 from diffpnp_pose.pnp.candidates import best_of, minimise, solve_algebraic, solve_auto, solve_weak_perspective
 from diffpnp_pose.pnp.epnp import control_point_poses
-from diffpnp_pose.pnp.implicit import ImplicitPose, Solution, exact_rule, gauss_newton_rule
+from diffpnp_pose.pnp.implicit import ImplicitPose, Solution, reprojection_rule
 from diffpnp_pose.pnp.initial import Shape, shape_of
 from diffpnp_pose.pnp.linearise import Problem, linearise
 from diffpnp_pose.pnp.problem import Frame, Inputs, gather_inputs, normalise
@@ -191,7 +191,7 @@ def _differentiate(
     if backward == "unrolled":
         return _unroll(inputs, solution, robust)
     exact = backward == "exact"
-    rule = partial(published_rule, fixed, exact) if constraint == "bpnp" else exact_rule if exact else gauss_newton_rule
+    rule = partial(published_rule, fixed, exact) if constraint == "bpnp" else partial(reprojection_rule, exact)
     return ImplicitPose.apply(*tracked, solution, rule)
 
 
