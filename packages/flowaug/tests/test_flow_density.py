@@ -46,7 +46,7 @@ def nodes(flow: ConditionalFlow, context: Tensor, power: int) -> tuple[Tensor, T
         low, high = z[0].amin(0), z[0].amax(0)
         low, high = low - 0.02 * (high - low), high + 0.02 * (high - low)
         return low + points * (high - low), (high - low).log().sum().expand(len(points))
-    low, middle, high = torch.quantile(z[0], torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64), dim=0)
+    low, middle, high = torch.quantile(z[0], torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64), dim=0)
     angle, scale = math.pi * (points.clamp(1e-12, 1 - 1e-12) - 0.5), (high - low) / 2
     return middle + scale * torch.tan(angle), (scale * math.pi / angle.cos().square()).log().sum(-1)
 
@@ -65,7 +65,7 @@ def integral(flow: ConditionalFlow, context: Tensor, power: int) -> float:
 
 def train_briefly(flow: ConditionalFlow, context: Tensor) -> None:
     """A few steps towards a density with a tilted valley."""
-    optimizer = torch.optim.Adam(flow.parameters(), 0.01)
+    optimizer = torch.optim.Adam(flow.parameters(), 0.005)
     for _ in range(15):
         w, log_prob = flow.sample(context.expand(32, -1), 4)
         loss = (0.3 * log_prob + (w.sum(-1) - 0.4).square()).mean()
@@ -79,7 +79,7 @@ def train_briefly(flow: ConditionalFlow, context: Tensor) -> None:
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_density_integrates_to_one_before_and_after_training(d: int, base: str, coupling: str) -> None:
     flow, context = make_flow(d, base, coupling), torch.randn(1, 4, dtype=torch.float64)
-    power = {1: 15, 2: 16, 3: 17}[d]
+    power = {1: 15, 2: 16, 3: 18 if base == "uniform" else 17}[d]
     assert integral(flow, context, power) == pytest.approx(1, abs=1e-3)
     train_briefly(flow, context)
     assert integral(flow, context, power) == pytest.approx(1, abs=1e-3)

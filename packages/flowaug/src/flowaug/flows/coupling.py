@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from normflows.utils.splines import unconstrained_rational_quadratic_spline
 from torch import Tensor, nn
 
@@ -61,18 +62,31 @@ class Coupling(ContextLayer):
 class AffineCoupling(Coupling):
     r"""$z' = z e^{s} + t$ with s kept in (-3, 3) smoothly: an unbounded s overflows through twelve layers.
 
+    Coordinates that stay have weights of zero, s = t = 0, so that no sample is taken apart and put together again.
     The arguments are those of `Coupling`, less `parameters`.
     """
 
+    rows: Tensor
+
     def __init__(self, dim: int, context_dim: int, moved: Sequence[int], width: int = 64) -> None:
         super().__init__(dim, context_dim, moved, width, 2)
+        places = torch.tensor(moved)
+        self.register_buffer("rows", torch.cat([places, places + dim]), persistent=False)
 
-    def change(self, z: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """See `Coupling.change`."""
-        log_scale, shift = soft_clamp(raw[..., 0], -3.0, 3.0), raw[..., 1]
+    def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """z (..., d) given the context term (..., width); see `ContextLayer.transform`."""
+        d, outer = z.shape[-1], self.outer
+        hidden = term
+        if self.inner is not None:
+            inner = self.inner.weight
+            hidden = term + F.linear(z, inner.new_zeros(len(inner), d).index_copy(1, self.kept, inner))
+        weight = outer.weight.new_zeros(2 * d, outer.in_features).index_copy(0, self.rows, outer.weight)
+        bias = outer.bias.new_zeros(2 * d).index_copy(0, self.rows, outer.bias)
+        raw, shift = F.linear(torch.relu(hidden), weight, bias).chunk(2, -1)
+        log_scale = soft_clamp(raw, -3.0, 3.0).expand_as(z)
         if inverse:
-            return (z - shift) * torch.exp(-log_scale), -log_scale
-        return z * torch.exp(log_scale) + shift, log_scale
+            return (z - shift) * torch.exp(-log_scale), -log_scale.sum(-1)
+        return z * torch.exp(log_scale) + shift, log_scale.sum(-1)
 
 
 class SplineCoupling(Coupling):
