@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from flowaug.augmenter import Augmenter
 from flowaug.objective import (
@@ -34,6 +35,10 @@ class AugmentedClassifier(nn.Module):
         include_original: Whether the loss adds the cross-entropy of the image itself, and predictions count it as one
             more view. Published: in the loss of the toy runs, and in the predictions of the CIFAR runs.
         chunk: Most views per pass of the classifier in prediction; memory does not grow with S.
+
+    Attributes:
+        frozen: Whether `loss` trains the augmenter alone, against a classifier that stays as it is (the paper's
+            three-mode and rotation-discovery runs). The original is then left out; batch norm stays in evaluation mode.
     """
 
     def __init__(
@@ -53,10 +58,19 @@ class AugmentedClassifier(nn.Module):
         self.n_train, self.n_test, self.chunk = n_train, n_test, chunk
         self.aggregate: Aggregate = aggregate
         self.include_original = include_original
+        self.frozen = False
 
     def logits(self, views: Tensor) -> Tensor:
         """Logits (B, S, K) of views (B, S, C, H, W)."""
-        return self.classifier(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        return self._classify(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+
+    def _classify(self, x: Tensor) -> Tensor:
+        """Logits of images; of a frozen classifier without its gradients, which cost a third of the backward pass."""
+        if not self.frozen:
+            return self.classifier(x)
+        self.classifier.eval()
+        weights = {name: parameter.detach() for name, parameter in self.classifier.named_parameters()}
+        return functional_call(self.classifier, weights, (x,))
 
     def loss(
         self, x: Tensor, y: Tensor, alpha: float | Tensor = 0.1, generator: torch.Generator | None = None
@@ -79,7 +93,7 @@ class AugmentedClassifier(nn.Module):
             parts = AugLoss(ce - alpha * self.augmenter.entropy(x).mean(), ce, -log_prob.mean())
         else:
             parts = flow_aug_loss(logits, y, log_prob, alpha, self.aggregate)
-        if not self.include_original:
+        if not self.include_original or self.frozen:
             return parts
         extra = classifier_loss(self.classifier(x)[:, None], y)
         return AugLoss(parts.total + extra, parts.ce + extra, parts.entropy)

@@ -1,4 +1,4 @@
-"""Fixed policies of torchvision, behind the interface of an augmenter."""
+"""Nothing, and fixed policies of torchvision, behind the interface of an augmenter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowaug.augmenter import Augmenter
 
 @dataclass(frozen=True)
 class _NoSpace:
-    """A policy's transforms have no coordinates."""
+    """Transforms without coordinates."""
 
     names: tuple[str, ...] = ()
     dim: int = 0
@@ -23,7 +23,26 @@ class _NoSpace:
         raise ValueError("the transforms of a policy have no parameters to warp by: call the augmenter")
 
 
-class PolicyAugmenter(Augmenter):
+class IdentityAugmenter(Augmenter):
+    """Views that are the image itself: a classifier without augmentation. Parameters are (B, S, 0)."""
+
+    def __init__(self) -> None:
+        super().__init__(_NoSpace())
+
+    def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Empty parameters (B, n, 0) and log-densities 0, (B, n)."""
+        return x.new_zeros(len(x), n, 0), x.new_zeros(len(x), n)
+
+    def log_prob(self, x: Tensor, w: Tensor) -> Tensor:
+        """0, (B, S)."""
+        return x.new_zeros(w.shape[:2])
+
+    def warp(self, x: Tensor, w: Tensor) -> Tensor:
+        """S times every image, (B, S, C, H, W)."""
+        return x[:, None].expand(-1, w.shape[1], -1, -1, -1)
+
+
+class PolicyAugmenter(IdentityAugmenter):
     """Views by RandAugment or TrivialAugment: nothing is learned, parameters are (B, S, 0) and log-densities 0.
 
     torchvision draws one operation per call, so views are made one by one; a baseline, not a fast path. Its random
@@ -38,7 +57,7 @@ class PolicyAugmenter(Augmenter):
     """
 
     def __init__(self, policy: Literal["randaugment", "trivialaugment"] = "randaugment") -> None:
-        super().__init__(_NoSpace())
+        super().__init__()
         if policy not in ("randaugment", "trivialaugment"):
             raise ValueError(f"policy must be randaugment or trivialaugment, got {policy!r}")
         try:
@@ -46,14 +65,6 @@ class PolicyAugmenter(Augmenter):
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("the fixed policies need torchvision: pip install torchvision") from error
         self.policy = v2.RandAugment() if policy == "randaugment" else v2.TrivialAugmentWide()
-
-    def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Empty parameters (B, n, 0) and log-densities 0, (B, n)."""
-        return x.new_zeros(len(x), n, 0), x.new_zeros(len(x), n)
-
-    def log_prob(self, x: Tensor, w: Tensor) -> Tensor:
-        """0, (B, S)."""
-        return x.new_zeros(w.shape[:2])
 
     def warp(self, x: Tensor, w: Tensor) -> Tensor:
         """S views of every image of [0, 1], (B, S, C, H, W), through 8 bits; of w only S counts."""

@@ -1,0 +1,7 @@
+"""`python -m flowaug`."""
+
+import sys
+
+from flowaug.cli import main
+
+sys.exit(main())

@@ -1,0 +1,59 @@
+"""The images that a configuration asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from robustvision_core import data
+from robustvision_core.data import ImageSet
+from robustvision_core.errors import UserError
+
+from flowaug.recipes import TrainConfig
+
+SIZE_OPTION = {
+    "sprites": "size",
+    "digits": "size",
+    "mnist-01569": "size",
+    "rot-mnist-lt": "size",
+    "folder": "image_size",
+}
+"""How a set takes the size of its images; the others are padded with black."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What one run trains, selects and is tested on; `val` is None where nothing is held out."""
+
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet
+
+
+def load(config: TrainConfig) -> Sets:
+    """Training, validation and test images.
+
+    Raises:
+        UserError: The data or its options cannot be had; the message says why.
+    """
+    whole, test = (_load(config, part) for part in ("train", "test"))
+    held = config.val_size
+    size = config.train_size or len(whole) - held
+    if size < 1 or size + held > len(whole):
+        raise UserError(
+            f"{config.data} has {len(whole)} training samples: train_size {config.train_size} and val_size {held} "
+            "do not fit"
+        )
+    val = whole.take(torch.arange(len(whole) - held, len(whole))) if held else None
+    return Sets(data.first(whole, size), val, test)
+
+
+def _load(config: TrainConfig, part: str) -> ImageSet:
+    kind = config.data.partition(":")[0]
+    options: dict[str, Any] = {"degrees": config.degrees, "modes": config.modes, "rho": config.rho}
+    if kind in SIZE_OPTION:
+        options[SIZE_OPTION[kind]] = config.image_size
+    given = {name: value for name, value in options.items() if value is not None}
+    loaded = data.load(config.data, part, config.data_root or None, config.download, **given)
+    return loaded if kind in SIZE_OPTION or config.image_size is None else data.pad_to(loaded, config.image_size)
