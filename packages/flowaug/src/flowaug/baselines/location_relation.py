@@ -12,7 +12,8 @@ from flowaug.augmenter import Augmenter
 from flowaug.spaces import CropSpace
 
 GRIDS = ((16, 0.35), (8, 0.6), (1, 1.0))
-"""Crops per axis and their side as a share of the image: 256 + 64 + 1 = 321 crops."""
+"""Crops per axis and their side as a share of the image: 256 + 64 + 1 = 321 crops, as InstaAug's; its paper has sides
+of 0.3 to 1, of which these are chosen here."""
 
 
 def crop_table(space: CropSpace, grids: Sequence[tuple[int, float]] = GRIDS) -> Tensor:
