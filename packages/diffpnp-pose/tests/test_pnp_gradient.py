@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from diffpnp_pose import Huber, PnPLayer, SampleConsensus, project_pose, so3_exp, solve_pnp, transform
+from diffpnp_pose import Huber, PnPLayer, SampleConsensus, geometry, project_pose, so3_exp, solve_pnp, transform
+from diffpnp_pose.pnp import linearise, problem, refine
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+
+BACKWARDS: tuple[Literal["unrolled"], Literal["exact"]] = "unrolled", "exact"
 
 
 def from_rows(x: Tensor, z: Tensor, rows: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
@@ -247,3 +250,17 @@ def test_layer_trains_its_points(make_case: Callable[..., Any]) -> None:
     assert set(layer.state_dict()) == {"points_3d", "K"}
     with pytest.raises(ValueError, match="points_3d was given neither"):
         PnPLayer(K=case.K[0])(case.x)
+
+
+def test_what_is_kept_from_inference_mode_serves_training(make_case: Callable[..., Any]) -> None:
+    for kept in (linearise._constants, refine._constants, geometry._outer_product_matrix, problem._stand_in):
+        kept.cache_clear()
+    case = make_case(3, 6, 1.0)
+    with torch.inference_mode():
+        solve_pnp(case.x, case.z, case.K)
+    gradients = []
+    for backward in BACKWARDS:
+        x = case.x.clone().requires_grad_()
+        solve_pnp(x, case.z, case.K, backward=backward).pose.sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)

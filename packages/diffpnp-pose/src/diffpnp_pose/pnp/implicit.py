@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.linalg import cross
 
 from diffpnp_pose.geometry import left_jacobian_inverse_factor
-from diffpnp_pose.pnp.linearise import Problem, camera_points, cross, huber, linearise
+from diffpnp_pose.pnp.linearise import Problem, camera_points, huber, linearise
 from diffpnp_pose.pnp.problem import Frame
 
 
@@ -87,7 +88,7 @@ def pull_back(solution: Solution, d: Tensor, exact: bool, image_only: bool) -> t
     q, inverse, u, _ = camera_points(problem, R, t)
     r, c = u - problem.x, problem.c[:, None]
     _, weight = huber(r, problem.delta)
-    motion = cross(v[:, :3, None].expand_as(q), q) + v[:, 3:, None]
+    motion = cross(v[:, :3, None], q, dim=1) + v[:, 3:, None]
     rays = (q[:, :2] + t[:, :2, None]) * inverse
     sigma = (motion[:, :2] - rays * motion[:, 2:]) * inverse
     bent = _second(torch.bmm(problem.affine, sigma), r, weight)
@@ -99,7 +100,7 @@ def pull_back(solution: Solution, d: Tensor, exact: bool, image_only: bool) -> t
     z_bar, affine_bar = bent_back, (c * bent) @ rays.mT
     if exact:
         depth = torch.cat([g[:, :2] * motion[:, 2:], (along + g[:, 2] * motion[:, 2])[:, None]], 1) * inverse
-        z_bar = z_bar - depth + cross(g, v[:, :3, None].expand_as(g))
+        z_bar = z_bar - depth + cross(g, v[:, :3, None], dim=1)
         affine_bar = affine_bar + (c * psi) @ sigma.mT
     return c * bent, -(R.mT @ (c * z_bar)), -affine_bar, -along
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 _NEAREST = 1e-6  # a point counts as in front of the camera from this depth on, in object radii
-_FEW_NUMBERS = 1 << 14
 
 
 @dataclass
@@ -54,6 +53,7 @@ class Local:
     Attributes:
         cost: costs, `(B,)`; infinite with a point behind the camera.
         system: Hessian, and the gradient as a seventh row, `(B, 7, 7)`: one tensor, since the solver copies it often.
+            The seventh column is what the product that they come from leaves there.
     """
 
     cost: Tensor
@@ -71,6 +71,7 @@ class Local:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Constant maps: the rotation term's `(9, 42)` from `g q^T`, and `(7, 3)` that places `T^T e3` among 7 rows."""
     rotation = torch.zeros(3, 3, 7, 6, dtype=dtype)
@@ -122,14 +123,6 @@ def cost_of(problem: Problem, R: Tensor, t: Tensor) -> Tensor:
     return torch.where(front, (problem.c * loss).sum(-1), torch.inf)
 
 
-def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross product along dimension 1; for many numbers on a CPU torch.linalg.cross takes twice as long."""
-    if b.device.type != "cpu" or b.numel() <= _FEW_NUMBERS:
-        return torch.linalg.cross(a, b, dim=1)
-    (a0, a1, a2), (b0, b1, b2) = a.unbind(1), b.unbind(1)
-    return torch.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], 1)
-
-
 def linearise(problem: Problem, R: Tensor, t: Tensor, exact: bool = True) -> Local:
     """Cost, gradient and Hessian at a batch of poses.
 
@@ -147,7 +140,7 @@ def linearise(problem: Problem, R: Tensor, t: Tensor, exact: bool = True) -> Loc
     loss, weight = (None, None) if problem.delta is None else huber(r, problem.delta)
     b = torch.cat([problem.affine.mT[..., None] * inverse[:, None], -(u * inverse)[:, None]], 1)
     # rows of A: the six columns of the Jacobian and the residual, so that one product gives Hessian, gradient and cost
-    A = torch.cat([cross(q[:, :, None], b), b, r[:, None]], 1)
+    A = torch.cat([torch.linalg.cross(q[:, :, None], b, dim=1), b, r[:, None]], 1)
     cA = A * (problem.c if weight is None else problem.c * weight)[:, None, None]
     system = torch.bmm(A.flatten(2), cA.flatten(2).mT)
     cost = system[:, 6, 6] / 2 if loss is None else (problem.c * loss).sum(-1)

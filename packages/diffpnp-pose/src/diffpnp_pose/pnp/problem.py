@@ -182,6 +182,7 @@ def _frame(inputs: Inputs) -> Frame:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _stand_in(n: int) -> Tensor:
     """A solid cloud of n points, about the size of a normalised object, in no special position."""
     cloud = torch.randn(n, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

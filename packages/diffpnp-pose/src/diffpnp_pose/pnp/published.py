@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import cross
 
 from diffpnp_pose.geometry import left_jacobian, rotation_coefficients, skew
 from diffpnp_pose.pnp.implicit import Solution, axial_of
-from diffpnp_pose.pnp.linearise import cross
 from diffpnp_pose.pnp.problem import Inputs
 
 
@@ -98,7 +98,7 @@ def published_rule(
     chart = _chart(J)
     jacobian = chart.mT @ jacobian @ chart
     if exact:
-        constraint = (inputs.c[:, None] * cross(terms.q, terms.gp * terms.depth[:, None])).sum(-1)
+        constraint = (inputs.c[:, None] * cross(terms.q, terms.gp * terms.depth[:, None], dim=1)).sum(-1)
         second = jacobian_transpose_derivative(solution.pose[:, :3], constraint)
         jacobian = jacobian + torch.nn.functional.pad(second, (0, 3, 0, 3))
     turn = pose_bar[:, :3] + (J.mT @ axial_of(R_bar, solution.R)[..., None]).squeeze(-1)
@@ -137,7 +137,7 @@ def _spread(inputs: Inputs, solution: Solution, terms: _Terms, G: Tensor, v: Ten
     K_bar = flow.mT @ terms.h.mT
     motion = motion.squeeze(-1)
     if exact:
-        z_bar = z_bar + cross(g, v[:, :3, None].expand_as(g)).mT
+        z_bar = z_bar + cross(g, v[:, :3, None], dim=1).mT
         sigma = motion - terms.h.mT * motion[..., 2:]
         K_bar = K_bar - (terms.r * c[:, None]) @ sigma
     z_bar = -(c[..., None] * z_bar) @ solution.R

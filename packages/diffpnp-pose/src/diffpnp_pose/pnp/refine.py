@@ -52,6 +52,7 @@ def step_tolerance(dtype: torch.dtype) -> float:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The 6x6 identity, and the `(3, 9)` map from a vector to the cross-product matrix of its half."""
     hat = torch.zeros(3, 3, 3, dtype=dtype)
