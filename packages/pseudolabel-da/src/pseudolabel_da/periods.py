@@ -190,7 +190,7 @@ _REASONS = {
         f"{len(r.class_histogram)} classes have none"
     ),
     Verdict.HYPER_CONSERVATIVE: lambda r: (
-        f"{r.selected} of {r.candidates} samples selected at threshold {r.threshold}, "
-        f"while label smoothing caps confidence near {r.ceiling:.3f}"
+        f"{r.selected} of {r.candidates} samples selected at threshold {r.threshold}; "
+        f"label smoothing caps confidence near {r.ceiling:.3f}"
     ),
 }

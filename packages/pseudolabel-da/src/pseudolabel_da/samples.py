@@ -65,6 +65,9 @@ class _Rows:
 class DatasetSamples:
     """A map-style dataset of (input, label), or of inputs alone, read by a loader that lives as long as this.
 
+    It should give the same input for the same row each time: random changes belong into the labeler's `augment`, where
+    they are drawn anew for each epoch and repeat when a run is resumed.
+
     Args:
         dataset: With `__len__` and `__getitem__`.
         workers: Processes that read it.
@@ -78,6 +81,7 @@ class DatasetSamples:
             batch_sampler=self.rows,  # pyright: ignore[reportArgumentType]  # any iterable of lists will do
             num_workers=workers,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # its own: drawing from torch's would change dropout
         )
 
     def __len__(self) -> int:
