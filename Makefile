@@ -22,7 +22,7 @@ help: ## show this help
 
 setup: .venv/.synced ## install every package and tool into .venv (the other targets do it themselves)
 
-demo: setup ## train on noisy labels with and without our losses, on embedded data, in under 3 minutes
+demo: setup ## each package's main job on built-in data, with and without its method, in a few minutes
 	$(RUN) scripts/demo.py
 
 test: setup ## run every test but the wheels' contract, on TEST_JOBS=2 cores
