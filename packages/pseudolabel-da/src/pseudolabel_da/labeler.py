@@ -97,9 +97,8 @@ class IncrementalPseudoLabeler:
         first = next(model.parameters(), torch.zeros(0))
         self.device = torch.device(device) if device is not None else first.device
         self.model = model.to(self.device)
-        self.reader = Reader(
-            self.model, self.device, first.dtype, transform, logits_fn, autocast, self.settings.eval_batch
-        )
+        how = transform, logits_fn, autocast, self.settings.eval_batch
+        self.reader = Reader(self.model, self.device, first.dtype, *how)
         self.selector = AdaptiveThreshold() if selector is None else selector
         if criterion is None:
             reduction = "none" if weight_fn else "mean"
@@ -196,7 +195,8 @@ class IncrementalPseudoLabeler:
             epochs: How many in all, those of a resumed run included.
             target_labels: (N,) true labels of the target samples, for the records alone: training is the same, bit for
                 bit, whatever they are.
-            labeled_target: Labelled target samples that join the source (section 3.4).
+            labeled_target: Labelled target samples that join the source (section 3.4); leave them out of
+                `target_unlabeled` (`stratified_sample` gives both parts).
             accuracy: Stands for the accuracy on validation data where there is none.
             on_epoch: Called after each epoch, as to save `state_dict()`.
 
@@ -356,14 +356,8 @@ class IncrementalPseudoLabeler:
             self._estimate_statistics(data, epoch)
         target = self.reader.outputs(data.target, self.weight_fn)
         smoothing = 0.0 if settings.calibrate else self.progress.smoothing or 0.0  # calibration lifts the ceiling
-        context = PeriodContext(
-            epoch,
-            known,
-            confidence_ceiling(smoothing, self._pool.classes),
-            target.weight,
-            tuple(self.periods),
-            data.truth,
-        )
+        ceiling = confidence_ceiling(smoothing, self._pool.classes)
+        context = PeriodContext(epoch, known, ceiling, target.weight, tuple(self.periods), data.truth)
         record = advance(self._pool, self.selector, probabilities(target.logits, temperature), settings, context)
         self.periods.append(record)
         self.progress.barren = 0 if record.selected or not record.candidates else self.progress.barren + 1

@@ -169,14 +169,15 @@ class Phases:
     def _select(self, epoch: int) -> None:
         """Label the pool and select (Algorithm 1, lines 5-13); every process comes to the same selection."""
         state, data, settings = self.step.state, self.data, self.settings
-        if settings.batch_norm == "target":
-            self._estimate_statistics(epoch)
         self._agree_on_statistics()
-        val = self.reader.outputs(data.val)
+        val = self.reader.outputs(data.val)  # before the statistics are the target's
         known = float(self.runtime.all_reduce_mean(accuracy(val.logits, val.labels).float()))
         temperature = torch.ones_like(val.logits[0, 0])
         if settings.calibrate:
             temperature = self.runtime.all_reduce_mean(fit_temperature(val.logits, val.labels).to(val.logits))
+        if settings.batch_norm == "target":
+            self._estimate_statistics(epoch)
+            self._agree_on_statistics()
         smoothing = 0.0 if settings.calibrate else state.smoothing
         context = PeriodContext(
             epoch,

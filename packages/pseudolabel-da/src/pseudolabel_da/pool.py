@@ -83,11 +83,11 @@ class PseudoLabelPool(nn.Module):
             raise ValueError(f"the selection is over {tuple(selection.mask.shape)} samples, expected ({size},)")
         if rows is None:
             self.clear()
-        every = torch.arange(len(self), device=self.selected.device) if rows is None else rows
-        chosen = every[selection.mask]
+        picked = selection.mask.nonzero()[:, 0]
+        chosen = picked if rows is None else rows[picked]
         self.selected[chosen] = True
-        self.labels[chosen] = selection.labels[selection.mask]
-        self.confidence[chosen] = selection.confidence[selection.mask].to(self.confidence)
+        self.labels[chosen] = selection.labels[picked]
+        self.confidence[chosen] = selection.confidence[picked].to(self.confidence)
         self.given[chosen] = self.periods
         if weight is not None:
             self.weight[chosen] = weight[chosen].to(self.weight)

@@ -61,7 +61,10 @@ def official() -> dict[str, Any]:
 
 
 def balanced() -> dict[str, Any]:
-    """The recipe that adapts: 0.92 on MNIST-M without a target label where the paper has 0.47 (prototype, 2 seeds).
+    """The recipe that adapts without a target label.
+
+    Measured with `SmallCNN` from 10,000 MNIST to 10,000 other MNIST-M images on BSDS500 photos, final model, two
+    seeds: test accuracy 0.33 and 0.36 from the source alone, then 0.79 and 0.78; 0.82 with `period=2` and ten epochs.
 
     A class-balanced share of the pool that grows over five epochs and is rebuilt in each, strong augmentation of the
     pseudo-labelled samples, source and pseudo-labels in every step with a forward pass each, no label smoothing, batch

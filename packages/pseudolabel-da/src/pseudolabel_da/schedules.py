@@ -33,6 +33,9 @@ def lee_weight(t: float, start: float = 100, end: float = 600, final: float = 3.
 class LeeSchedule:
     """`lee_weight` with its parameters fixed: call it with the time.
 
+    As `Settings.pseudo_weight` its time is the epoch. Lee's method is that with `FixedThreshold(0.0)`, `period=1`,
+    `relabel=True` and `passes="paired"`, but for labels given once an epoch instead of at every step.
+
     Attributes:
         start: Until when the weight is 0.
         end: From when it is `final`.

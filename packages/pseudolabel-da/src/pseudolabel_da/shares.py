@@ -60,8 +60,7 @@ def balanced_quota(share: float, total: int, prior: Tensor) -> Tensor:
 class ClassBalancedShare:
     """A share of the samples that grows by period, the most confident of every predicted class.
 
-    There is no threshold, so label smoothing sets no ceiling to it, and no class can take over: on digits to
-    MNIST-M this step alone took the target accuracy from 0.41 to 0.77.
+    There is no threshold, so label smoothing sets no ceiling to it, and no class can take over.
 
     Attributes:
         shares: Share of all samples to hold after each period; the last one stays.
