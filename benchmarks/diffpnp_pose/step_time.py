@@ -64,7 +64,7 @@ class Task:
         training = load(config, "train")
         self.runtime = runtime
         self.batch: PoseBatch = next(iter(make_batches(config, training, runtime).epoch(0)))
-        self.step = Step(make_network(config, training).to(memory_format=torch.channels_last), config)  # pyright: ignore[reportCallIssue]
+        self.step = Step(make_network(config, training), config)
         self.step.set_epoch(0)
         self.optimizer = torch.optim.Adam(self.step.parameters(), 1e-6)
         self.find: Callable[..., Poses] = published if "published" in name else find_poses

@@ -100,8 +100,6 @@ def fit_on(
     """Train `step` through both phases; records of the epochs."""
     batches = make_batches(config, training, runtime)
     wrapped = runtime.wrap(step)
-    if runtime.device.type != "mps":  # convolutions take a tenth to a third less time
-        step.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
 
     def validate() -> dict[str, float]:
         assert held is not None
@@ -154,9 +152,11 @@ def make_batches(config: TrainConfig, poses: PoseSet, runtime: Runtime) -> PoseB
 
 
 def make_network(config: TrainConfig, poses: PoseSet) -> nn.Module:
-    """The network of `config`, with the weights of `init` if one is named."""
+    """The network of `config`, channels last, with the weights of `init` if one is named."""
     make = {"hrnet": hrnet, "higher_hrnet": higher_hrnet, "hourglass": hourglass}[config.network]
     network = make(len(poses.objects[0].keypoints), config.network_size)
+    # a tenth to a third less time on a CPU, and what tensor cores take
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
     if config.init:
         load_part(network, config.init)
     return network
