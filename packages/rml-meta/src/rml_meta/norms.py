@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+
+from rml_meta.stateless import stateless_call
 
 AFFINE_NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm)
 """Layers whose second derivatives torch gets wrong under `grad(vmap(...))` where they are affine."""
@@ -71,7 +72,7 @@ def support_buffers(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> d
     for _, module in norms:
         module.training = True
     try:
-        functional_call(model, {**params, **buffers}, (x,))
+        stateless_call(model, {**params, **buffers}, x)
     finally:
         for (_, module), training in zip(norms, before, strict=True):
             module.training = training

@@ -30,12 +30,12 @@ def _graphs(problem: InnerProblem, first_order: bool, compiler: str) -> tuple[Ca
     if key not in of_model:
         # the cache must not keep the model, its own key, alive
         reference = weakref.ref(problem.model)
-        loss_fn, per_step = problem.loss_fn, problem.per_step
+        loss_fn, per_step, ties = problem.loss_fn, problem.per_step, dict(problem.ties)
 
         def forward(fast: Params, slow: Params, rates: StepRates, x: Tensor, y: Tensor) -> Params:
             model = reference()
             assert model is not None  # the caller holds it
-            return adapt_functional(InnerProblem(model, loss_fn, per_step), fast, slow, x, y, rates, first_order)
+            return adapt_functional(InnerProblem(model, loss_fn, per_step, ties), fast, slow, x, y, rates, first_order)
 
         def pull_back(fast: Params, slow: Params, rates: StepRates, x: Tensor, y: Tensor, v: Params) -> Any:
             def product(fast: Params, slow: Params, rates: StepRates) -> Tensor:

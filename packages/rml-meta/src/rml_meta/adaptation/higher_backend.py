@@ -1,6 +1,6 @@
 """The inner loop with the differentiable optimizers of `higher` (Grefenstette et al. 2019).
 
-Their update rules are used; the model is called by `torch.func.functional_call` as in the other backends, because
+Their update rules are used; the model is called without state as in the other backends, because
 higher's patched modules copy buffers shallowly.
 """
 

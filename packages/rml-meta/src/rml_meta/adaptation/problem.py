@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
+
+from rml_meta.stateless import stateless_call, tied_names
 
 Params = dict[str, Tensor]
 Rate = float | Tensor | Mapping[str, float | Tensor]
@@ -25,15 +26,21 @@ class InnerProblem:
         loss_fn: Logits and labels to a 0-dim loss.
         per_step: Names of slow parameters with a leading dimension of one row a step: row k is used at step k, the
             last one from there on (per-step scale and shift of norms, MAML++).
+        ties: `tied_names(model)`, found where left out.
     """
 
     model: nn.Module
     loss_fn: LossFn = F.cross_entropy
     per_step: frozenset[str] = frozenset()
+    ties: Mapping[str, str] = None  # type: ignore[assignment]  # filled in __post_init__
+
+    def __post_init__(self) -> None:
+        if self.ties is None:
+            object.__setattr__(self, "ties", tied_names(self.model))
 
     def logits(self, fast: Params, slow: Params, x: Tensor, step: int) -> Tensor:
         """Output of the model at inner step `step`, with adapted (`fast`) and other (`slow`) parameters and buffers."""
-        return functional_call(self.model, {**self.at_step(slow, step), **fast}, (x,))
+        return stateless_call(self.model, {**self.at_step(slow, step), **fast}, x, self.ties)
 
     def at_step(self, slow: Params, step: int) -> Params:
         """The slow parameters with the row of inner step `step` of those that have one a step."""

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from rml_meta.adaptation.problem import Params
 from rml_meta.episode import EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task
 from rml_meta.methods.maml import cross_entropies
 from rml_meta.norms import batch_statistics
+from rml_meta.stateless import stateless_call
 
 
 class CellState(NamedTuple):
@@ -114,10 +114,7 @@ class MetaLSTM(GradientMethod):
         with batch_statistics(self.model):
             adapted = self._learn(tasks.support_x, tasks.support_y)
             logits = torch.stack(
-                [
-                    functional_call(self.model, self._unflatten(t), (q,))
-                    for t, q in zip(adapted, tasks.query_x, strict=True)
-                ]
+                [stateless_call(self.model, self._unflatten(t), q) for t, q in zip(adapted, tasks.query_x, strict=True)]
             )
         return cross_entropies(logits, tasks.query_y).mean()
 
@@ -142,7 +139,7 @@ class MetaLSTM(GradientMethod):
         """Loss (0-dim) and gradient (P,) of the learner on a support set, as constants."""
         params = {n: p.detach().requires_grad_() for n, p in self._unflatten(theta).items()}
         with torch.enable_grad():
-            loss = F.cross_entropy(functional_call(self.model, params, (x,)), y)
+            loss = F.cross_entropy(stateless_call(self.model, params, x), y)
             grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
         flat = [torch.zeros_like(p) if g is None else g for p, g in zip(params.values(), grads, strict=True)]
         return loss.detach(), torch.cat([g.flatten() for g in flat])

@@ -7,13 +7,13 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from rml_meta.adaptation.higher_backend import OptimizerFactory
 from rml_meta.adaptation.problem import Params
 from rml_meta.episode import EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task
 from rml_meta.norms import batch_statistics
+from rml_meta.stateless import stateless_call
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.999))
 """The inner optimizer of the published runs: Adam without momentum."""
@@ -94,7 +94,7 @@ class Reptile(GradientMethod):
         for _ in range(steps):
             rows = slice(None) if size is None else torch.randperm(len(y), device=y.device)[:size]
             with torch.enable_grad():
-                loss = F.cross_entropy(functional_call(self.model, params, (x[rows],)), y[rows])
+                loss = F.cross_entropy(stateless_call(self.model, params, x[rows]), y[rows])
                 grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
             for p, g in zip(params.values(), grads, strict=True):
                 p.grad = g
