@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
-from diffpnp_pose.cli import main as diffpnp_pose
-from fdiv_noisy.cli import main as fdiv_noisy
+PACKAGES = ["fdiv_noisy", "diffpnp_pose"]
 
-DEMOS = {"fdiv-noisy": fdiv_noisy, "diffpnp-pose": diffpnp_pose}
+
+def run(package: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """One package's demo in a process and thread of its own, and its seconds."""
+    started = time.perf_counter()
+    # one thread each: two that share a core were measured ten times slower
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ
+    command = [sys.executable, "-m", package, "demo"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    return done, time.perf_counter() - started
 
 
 def main() -> int:
-    """Run every demo; the status is that of the first that fails."""
-    for name, command in DEMOS.items():
-        print(f"== {name}", flush=True)
-        if status := command(["demo"]):
-            return status
-    return 0
+    """Run every demo, as many at a time as there are cores; the status is that of the first that fails."""
+    workers = min(len(PACKAGES), os.cpu_count() or 1)
+    print(f"{len(PACKAGES)} demos, {workers} at a time, a minute or less each", flush=True)
+    status = 0
+    with ThreadPoolExecutor(workers) as pool:
+        for package, (done, seconds) in zip(PACKAGES, pool.map(run, PACKAGES), strict=True):
+            print(f"\n== {package.replace('_', '-')} ({seconds:.0f} s)\n{done.stdout}", end="", flush=True)
+            status = status or done.returncode
+    return status
 
 
 if __name__ == "__main__":
