@@ -17,7 +17,8 @@ def run(package: str) -> tuple[subprocess.CompletedProcess[str], float]:
     # one thread each: two that share a core were measured ten times slower
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     command = [sys.executable, "-m", package, "demo"]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    print(f"{package.replace('_', '-')} begins", flush=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return done, time.perf_counter() - started
 
 
@@ -29,6 +30,7 @@ def main() -> int:
     with ThreadPoolExecutor(workers) as pool:
         for package, (done, seconds) in zip(PACKAGES, pool.map(run, PACKAGES), strict=True):
             print(f"\n== {package.replace('_', '-')} ({seconds:.0f} s)\n{done.stdout}", end="", flush=True)
+            sys.stderr.write(done.stderr)
             status = status or done.returncode
     return status
 
