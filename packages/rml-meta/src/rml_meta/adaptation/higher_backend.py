@@ -77,7 +77,8 @@ def adapt_higher(
         ValueError: See `check_optimizer`.
     """
     higher = load_higher()
-    stand_ins = [torch.empty(0, requires_grad=True) for _ in fast]
+    # of the right shape: some optimizers make their state at once
+    stand_ins = [torch.empty_like(p, requires_grad=True) for p in fast.values()]
     factory = inner_optimizer or (lambda groups: torch.optim.SGD(groups, lr=1.0))
     optimizer = factory([{"params": [p]} for p in stand_ins])
     check_optimizer(higher, optimizer)
