@@ -129,7 +129,5 @@ def report(found: dict[str, Any]) -> str:
         ("pixels", "pixels (standard deviation)", "{:10.4f}"),
     ):
         if f"{key}_before" in found:
-            lines.append(
-                f"{title:<28}" + style.format(found[f"{key}_before"]) + style.format(found[f"{key}_after"])
-            )
+            lines.append(f"{title:<28}" + style.format(found[f"{key}_before"]) + style.format(found[f"{key}_after"]))
     return "\n".join(lines) + "\n"

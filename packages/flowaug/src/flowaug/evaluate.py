@@ -106,7 +106,9 @@ def report(found: dict[str, Any], train: ImageSet) -> str:
     shown = [(key, style) for key, style in columns if f"{key}_by_class" in found]
     for key, style in shown:
         values = found[f"{key}_by_class"]
-        rows = [row + (style.format(value) if value is not None else "") for row, value in zip(rows, values, strict=True)]
+        rows = [
+            row + (style.format(value) if value is not None else "") for row, value in zip(rows, values, strict=True)
+        ]
     heads = "".join(f"{key.replace('_', ' '):>12}" for key, _ in shown)
     return "\n".join([*lines, f"  {'class':<16} {'samples':>7}{heads}", *rows]) + "\n"
 

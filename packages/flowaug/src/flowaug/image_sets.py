@@ -54,6 +54,8 @@ def _load(config: TrainConfig, part: str) -> ImageSet:
     options: dict[str, Any] = {"degrees": config.degrees, "modes": config.modes, "rho": config.rho}
     if kind in SIZE_OPTION:
         options[SIZE_OPTION[kind]] = config.image_size
+    if kind == "sprites" and part == "train" and config.train_size:  # draws no more than are used
+        options["count"] = config.train_size + config.val_size
     given = {name: value for name, value in options.items() if value is not None}
     loaded = data.load(config.data, part, config.data_root or None, config.download, **given)
     return loaded if kind in SIZE_OPTION or config.image_size is None else data.pad_to(loaded, config.image_size)

@@ -20,7 +20,13 @@ from flowaug.recipes import TrainConfig
 
 def training(records: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
     """Loss, cross-entropy, entropy and alpha over epochs."""
-    titles = {"loss": "loss", "ce": "cross-entropy", "entropy": "entropy, nats", "alpha": "alpha", "val_accuracy": "val"}
+    titles = {
+        "loss": "loss",
+        "ce": "cross-entropy",
+        "entropy": "entropy, nats",
+        "alpha": "alpha",
+        "val_accuracy": "val",
+    }
     series = {}
     for key, title in titles.items():
         held = [record for record in records if key in record]
@@ -52,8 +58,8 @@ def draw_learned(
 
 
 def _show(axes: Any, image: Tensor) -> None:
-    shown = image.detach().cpu().clamp(0, 1)
-    axes.imshow(shown[0] if len(shown) == 1 else shown.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+    shown = image.detach().cpu().clamp(0, 1).numpy()
+    axes.imshow(shown[0] if len(shown) == 1 else shown.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
 
 
@@ -93,7 +99,9 @@ def prototypes(data: ImageSet, before: Tensor, after: Tensor, path: str | os.Pat
     """Per class: some images and the mean of all before alignment, then the same after; (N, C, H, W) in [0, 1]."""
     present = [c for c in range(data.num_classes) if int((data.labels == c).sum())][:10]
     columns = 2 * (each + 1)
-    drawn, panels = plots.figure(columns * 0.8, len(present) * 0.85 + 0.4, nrows=len(present), ncols=columns, squeeze=False)
+    drawn, panels = plots.figure(
+        columns * 0.8, len(present) * 0.85 + 0.4, nrows=len(present), ncols=columns, squeeze=False
+    )
     for line, c in zip(panels, present, strict=True):
         chosen = (data.labels == c).nonzero()[:, 0].cpu()
         for half, images in ((line[: each + 1], before[chosen]), (line[each + 1 :], after[chosen])):
@@ -112,7 +120,9 @@ def evaluation(found: dict[str, Any], folder: pathlib.Path) -> None:
         series = {"with augmented views": (found["curve"]["degrees"], found["curve"]["accuracy"])}
         plots.curves(series, folder / "rotation.png", xlabel="turn of the image, degrees", ylabel="accuracy")
     if "width_by_class" in found:
-        bars(found["classes"], found["width_by_class"], folder / "widths.png", "half-width of the learned turn, degrees")
+        bars(
+            found["classes"], found["width_by_class"], folder / "widths.png", "half-width of the learned turn, degrees"
+        )
     held = [
         (size, value)
         for size, value in zip(found["samples"], found["expected_kl_by_class"], strict=True)

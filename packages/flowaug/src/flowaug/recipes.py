@@ -37,7 +37,8 @@ class TrainConfig(RunOptions):
     image_size: int | None = None
     """Side in pixels that sprites (16 or 32), digits, folders and sets padded with black are loaded at."""
     train_size: int = 0
-    """First so many samples of the training set; 0 takes all that validation leaves."""
+    """First so many samples of the training set; 0 takes all that validation leaves. Sprites are drawn as many as
+    are asked for."""
     val_size: int = 0
     """Last so many samples of the training set choose the best epoch; 0 takes the last epoch. The test set never
     chooses."""
@@ -208,8 +209,8 @@ _SHORT = replace(
 
 TrainConfig.PRESETS = {
     "quick": _QUICK,
-    "sprites-45": replace(_QUICK, preset="sprites-45", degrees=45, epochs=24),
-    "sprites-90": replace(_QUICK, preset="sprites-90", degrees=90, alpha=0.1, epochs=24),
+    "sprites-45": replace(_QUICK, preset="sprites-45", degrees=45),
+    "sprites-90": replace(_QUICK, preset="sprites-90", degrees=90, alpha=0.1, epochs=14),
     "sprites-3": replace(
         _QUICK,
         preset="sprites-3",
@@ -219,9 +220,9 @@ TrainConfig.PRESETS = {
         spread=1.2,
         views=4,
         alpha=0.3,
-        burn_in=8,
-        freeze_after=8,
-        epochs=24,
+        burn_in=5,
+        freeze_after=5,
+        epochs=14,
     ),
     "discovery": replace(
         _QUICK,
@@ -233,7 +234,7 @@ TrainConfig.PRESETS = {
         alpha=0.003,
         burn_in=8,
         freeze_after=8,
-        epochs=20,
+        epochs=18,
     ),
     "mnist-01569": replace(
         _SHORT, preset="mnist-01569", data="mnist-01569", dims=("rot",), network="simple_conv8", alpha=0.3, epochs=8
