@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from dataclasses import replace
 from typing import NamedTuple
@@ -38,25 +39,26 @@ def load(config: TrainConfig) -> ClassSplit:
     Raises:
         UserError: A set cannot be had, or has too few classes; the message says why.
     """
-    base, val, novel = load_classes(config, config.data)
+    where = (config.image_size, config.data_root, config.download)
+    base, val, novel = load_classes(config.data, *where)
     if config.target and config.target != config.data:
-        _, val, novel = load_classes(config, config.target)
+        _, val, novel = load_classes(config.target, *where)
     coloured = any(look.startswith("colour") for look in (config.training_environments, config.test_environments))
     channels = 3 if coloured else base.shape[0]
     base, val, novel = (with_channels(part, channels) for part in (base, val, novel))
     return ClassSplit(rotated_classes(base) if config.rotations else base, val, novel)
 
 
-def load_classes(config: TrainConfig, name: str) -> tuple[ImageSet, ImageSet, ImageSet]:
-    """Base, validation and novel classes of one set, at the size of `config`.
+@functools.lru_cache(maxsize=4)  # a grid trains on the same few sets many times
+def load_classes(name: str, size: int, root: str = "", download: bool = False) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Base, validation and novel classes of one set, at `size` pixels.
 
     Splits of classes that come with the set are used. A set without validation classes gives each sixth base class.
     One whose test set has the classes of its training set, or that has no test set, is cut as CUB usually is: of its
     training classes in order, numbers 0, 2, 4, ... are base, 1, 5, 9, ... validation and 3, 7, 11, ... novel.
     """
-    train = _part(config, name, "train")
+    train, val, novel = (_part(name, part, size, root, download) for part in ("train", "val", "test"))
     assert train is not None
-    val, novel = (_part(config, name, part) for part in ("val", "test"))
     if novel is None or set(novel.classes) & set(train.classes):
         return choose(train, 2, [0]), choose(train, 4, [1]), choose(train, 4, [3])
     if val is None:
@@ -90,27 +92,27 @@ def rotated_classes(images: ImageSet) -> ImageSet:
     return ImageSet(turned, labels, tuple(classes), images.ids.repeat(4), images.name)
 
 
-def _part(config: TrainConfig, name: str, part: str) -> ImageSet | None:
-    """One split of a set at the wanted size, or None where the set has no such split."""
+def _part(name: str, part: str, size: int, root: str, download: bool) -> ImageSet | None:
+    """One split of a set, or None where the set has no such split."""
     kind, _, path = name.partition(":")
     if kind == "folder":
-        return _folder_part(config, path, part)
-    options = {"size": config.image_size} if kind in SIZED else {}
+        return _folder_part(path, part, size)
+    options = {"size": size} if kind in SIZED else {}
     try:
-        found = data.load(name, part, config.data_root or None, config.download, **options)
+        found = data.load(name, part, root or None, download, **options)
     except UserError as error:
         if part == "val" and str(error).startswith("unknown split"):
             return None
         raise
-    return data.resize(found, config.image_size)
+    return data.resize(found, size)
 
 
-def _folder_part(config: TrainConfig, path: str, part: str) -> ImageSet | None:
+def _folder_part(path: str, part: str, size: int) -> ImageSet | None:
     """Classes of `PATH/part`: loaded as sets of their own, as no class is in two of them."""
-    parts = pathlib.Path(path).expanduser()
-    split = (parts / "train").is_dir()
-    if split:
-        parts = parts / part
-    if part != "train" and not (split and parts.is_dir()):
+    folder = pathlib.Path(path).expanduser()
+    is_split = (folder / "train").is_dir()
+    if is_split:
+        folder = folder / part
+    if part != "train" and not (is_split and folder.is_dir()):
         return None
-    return data.load(f"folder:{parts}", "train", image_size=config.image_size)
+    return data.load(f"folder:{folder}", "train", image_size=size)

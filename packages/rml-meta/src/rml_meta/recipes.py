@@ -166,7 +166,7 @@ _TINY = TrainConfig(
 )
 
 TrainConfig.PRESETS = {
-    "quick": TrainConfig(hidden=32, inner_steps=2, inner_lr=0.1, epochs=5, steps=60),
+    "quick": TrainConfig(hidden=32, inner_steps=2, inner_lr=0.1, epochs=4, steps=40, val_episodes=25, test_queries=5),
     "omniglot": _OMNIGLOT,
     "omniglot-5shot": replace(_OMNIGLOT, preset="omniglot-5shot", shots=5),
     "tiny-imagenet": _TINY,

@@ -13,7 +13,7 @@ from rml_meta.class_split import ClassSplit
 from rml_meta.environments import ColourEnvironments, TransformEnvironments
 from rml_meta.recipes import TrainConfig
 
-AT_ONCE = 10  # test tasks a batch
+PIXELS = 40 * 28**2  # of the images of one class in a batch of test tasks: 40 tasks at 28 pixels, 4 at 84
 
 
 class ImageSteps:
@@ -102,7 +102,7 @@ def held_out_tasks(
         config.shots,
         config.test_queries,
         count,
-        batch_size=min(AT_ONCE, count),
+        batch_size=min(max(PIXELS // config.image_size**2, 1), count),
         seed=derive_seed(config.episode_seed, part),
         fixed=True,
         environments=made,

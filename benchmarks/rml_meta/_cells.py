@@ -1,0 +1,61 @@
+"""Training runs as cells of a table: each has a folder, so that a stopped table goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rml_meta import class_split
+from rml_meta.class_split import ClassSplit
+from rml_meta.grid import run_cell
+from rml_meta.methods import FewShotMethod
+from rml_meta.recipes import TrainConfig
+from rml_meta.train import make_step
+from robustvision_core.files import write_json
+from robustvision_core.run import load_part
+from robustvision_core.runtime import Runtime
+
+DONE = pathlib.Path("runs/benchmarks/rml_meta")
+
+Measure = Callable[[TrainConfig, ClassSplit, FewShotMethod, Runtime], dict[str, Any]]
+
+
+def cell(config: TrainConfig) -> dict[str, Any]:
+    """Train once, test the epoch that validation chose; processor seconds besides, as far as this call took them."""
+    torch.set_num_threads(1)
+    folder = folder_of(config)
+    timed = folder / "seconds.json"
+    before = float(timed.read_text()) if timed.exists() else 0.0
+    started = time.process_time()
+    done = (folder / "summary.json").exists()
+    result = run_cell(config, folder)
+    if not done:
+        before += time.process_time() - started
+        write_json(timed, before)
+        print(f"{folder.name}: {result['novel']['text']}, {before:.0f} s", flush=True)
+    return result | {"cpu_seconds": before}
+
+
+def measured(config: TrainConfig, name: str, measure: Measure) -> dict[str, Any]:
+    """What `measure` says of the trained method of a cell; kept under `name` in its folder."""
+    path = folder_of(config) / f"{name}.json"
+    if not path.exists():
+        with Runtime.session(config.device, config.precision, config.seed) as runtime:
+            split = class_split.load(config)
+            method = make_step(config, split).to(runtime.device).method
+            load_part(method, folder_of(config) / "best.pt", "method")
+            write_json(path, measure(config, split, method, runtime))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def folder_of(config: TrainConfig) -> pathlib.Path:
+    """The folder of a configuration, by its readable parts and a hash of all."""
+    plain = replace(config, out="", resume=False, progress=True, device="auto", data_root="")
+    key = hashlib.sha256(repr(plain).encode()).hexdigest()[:12]
+    return DONE / f"{config.preset}-{config.data}-{config.shots}shot-{config.method}-seed{config.seed}-{key}"
