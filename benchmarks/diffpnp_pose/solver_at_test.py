@@ -17,11 +17,11 @@ SHOWN = ("NPE", "AD", "ACC5", "ADD5", "Proj2", "fail15")
 
 def main(workers: int = 2) -> None:
     """Write the table from the cells of `tables`."""
-    found = cells(workers)
+    found = cells(METHODS, SEEDS, workers)
     rows: list[dict[str, Any]] = []
     for drone in DRONES:
         for method in METHODS:
-            tests = [found[drone, method, seed]["test"] for seed in SEEDS[method]]
+            tests = [found[drone, method, seed]["test"] for seed in SEEDS]
             for solver in ("exact", "epnp", "cv2 ITERATIVE"):
                 values = {name: statistics.mean(test[solver][name] for test in tests) for name in SHOWN}
                 rows.append({"drone": drone, "trained with": method, "solver at test": solver, **values})
