@@ -19,7 +19,7 @@ QUESTION = "Is the divergence of predictions under rotation lower with the flow,
 LONG = True
 SEEDS = [0, 1]
 AUGMENTERS = ["none", "augerino", "flow"]
-SIZE, EPOCHS, TEST = 6_000, 6, 1_000
+SIZE, EPOCHS, TEST = 3_000, 6, 1_000
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from benchmarks.flowaug._cells import cells
 QUESTION = "Does the flow beat no augmentation and Augerino on MNIST and Fashion-MNIST?"
 LONG = True
 SEEDS = [0, 1]
-SIZE, EPOCHS = 5_000, 8
+SIZE, EPOCHS = 3_000, 8
 AUGMENTERS = ["none", "augerino", "flow"]
 PAPER = {
     "mnist": {"none": 99.1, "augerino": 98.3, "flow": 99.2},

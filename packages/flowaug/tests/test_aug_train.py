@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pathlib
@@ -25,7 +26,8 @@ from robustvision_core.run import load_checkpoint, read_metrics
 from robustvision_core.runtime import Runtime
 from torch import Tensor
 
-SMALL = ["--train-size", "64", "--epochs", "2", "--batch-size", "32", "--burn-in", "1", "--device", "cpu"]
+SMALL = ["--train-size", "64", "--epochs", "2", "--batch-size", "32", "--burn-in", "1"]
+SMALL += ["--test-views", "2", "--device", "cpu"]
 PNG = b"\x89PNG"
 
 
@@ -342,6 +344,33 @@ def test_rates_follow_the_published_steps() -> None:
         scheduler.step()
     for epoch, rate in ((0, 0.1), (79, 0.1), (80, 0.01), (159, 0.01), (160, 0.001)):
         assert rates[epoch] == pytest.approx([rate, rate / 10, 1e-4])
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_paired_optimizers_step_as_their_parts_and_restore(kind: str) -> None:
+    """Both step as they would alone, and a restored pair goes on exactly, its groups still shared with its parts."""
+    config = small(optimizer=kind, weight_decay=0.01, lr=0.1, lr_aug=0.2)
+    data = load(config).train
+
+    def stepped(pair: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = make_model(config, data)
+        optimizer = make_optimizer(config, model)
+        for number in range(4):
+            if pair and number == 2:
+                state = copy.deepcopy(optimizer.state_dict())
+                optimizer = make_optimizer(config, model)
+                optimizer.load_state_dict(state)
+                optimizer.param_groups[0]["lr"] = 0.05
+            elif number == 2:
+                optimizer.parts[0].param_groups[0]["lr"] = 0.05
+            for place, parameter in enumerate(model.parameters()):
+                parameter.grad = torch.full_like(parameter, 0.1 * (place + number))
+            for part in (optimizer,) if pair else optimizer.parts:
+                part.step()
+        return [parameter.detach() for parameter in model.parameters()]
+
+    assert all(torch.equal(one, other) for one, other in zip(stepped(True), stepped(False), strict=True))
 
 
 def test_medians_by_class() -> None:

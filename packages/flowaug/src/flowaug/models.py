@@ -92,7 +92,7 @@ def make_flow(config: TrainConfig) -> FlowSpec:
     )
 
 
-def make_controller(config: TrainConfig) -> nn.Module | None:
+def make_controller(config: TrainConfig) -> EntropyController | PIDEntropyController | None:
     """What moves alpha, or None where it is constant.
 
     Raises:
@@ -107,11 +107,6 @@ def make_controller(config: TrainConfig) -> nn.Module | None:
     except ValueError as error:
         raise UserError(f"--controller {config.controller}: {error}") from error
     return None
-
-
-def augmenter_parameters(model: AugmentedClassifier) -> list[nn.Parameter]:
-    """What the augmenter learns; empty for fixed ones."""
-    return list(model.augmenter.parameters())
 
 
 def zero_of(module: nn.Module) -> torch.Tensor:
