@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from pseudolabel_da.training import Fetcher
 from pseudolabel_da.validators import TARGET_VALIDATORS, accuracy
 
 VALIDATED = 5000  # target samples that a validator looks at; soft neighbourhoods cost their square
+LEAST_RATE = 0.02  # of the learning rate, where it falls
 PRETRAINING = -1000.0  # the score of epochs that are not to be kept, below that of any validator
 
 
@@ -100,7 +102,9 @@ class Phases:
             self.generator.manual_seed(derive_seed(config.seed, "augment", epoch, number))
             # every process augments the global batch, which is what makes their parts agree
             source, target = next(fetcher.batches([self.steps[number]]))
-            done = (epoch - config.pretrain + number / len(self.steps)) / max(config.adaptation, 1)
+            now = epoch + number / len(self.steps)
+            self._set_rate(now)
+            done = (now - config.pretrain) / max(config.adaptation, 1)
             yield StepBatch(self._part(source), self._part(target), self._weight(done))
 
     def validate(self) -> dict[str, float]:
@@ -121,6 +125,16 @@ class Phases:
         if self.config.reset_optimizer:
             self.optimizer.state.clear()
 
+    def _set_rate(self, now: float) -> None:
+        """Set the learning rate at a time in epochs."""
+        config = self.config
+        if not config.anneal:
+            return
+        adapted = now - config.pretrain
+        done = adapted % config.period / config.period if adapted >= 0 else now / config.pretrain
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * max(LEAST_RATE, (1 + math.cos(math.pi * done)) / 2)
+
     def _plan(self, epoch: int) -> list[Rows]:
         """The steps of an epoch, by the pool as it is."""
         config, data, state = self.config, self.data, self.step.state
@@ -136,6 +150,8 @@ class Phases:
                 state.stopped = "no sample has a pseudo-label"
             return self._supervised(epoch, "source epoch") if config.on_empty == "source_epoch" else []
         steps = self.settings.plan(rows, data.own, data.extra, epoch)
+        if self.settings.passes != "separate":
+            return [replay_less(step, config.replay_share) for step in steps]
         if self.settings.order == "paper":
             return steps
         # the published code trains on the source before it selects: that pass ends the epoch before, in which
@@ -227,6 +243,13 @@ class Phases:
             probs = probabilities(self.reader.outputs(chosen).logits)
             score = float(TARGET_VALIDATORS[self.settings.checkpoint](probs))
         return float(self.runtime.all_reduce_mean(torch.tensor(score, device=self.runtime.device)))
+
+
+def replay_less(rows: Rows, share: float) -> Rows:
+    """The step with at most `share` source rows for every pseudo-labelled one, but no fewer than two."""
+    if rows.source is None or rows.pseudo is None:
+        return rows
+    return Rows(rows.source[: max(round(share * rows.pseudo.numel()), 2)], rows.pseudo)
 
 
 def make_reader(network: nn.Module, runtime: Runtime) -> Reader:

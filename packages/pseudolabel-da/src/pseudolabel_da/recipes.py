@@ -100,6 +100,9 @@ class TrainConfig(RunOptions):
     """Samples of each domain in a step, all processes together."""
     lr: float = 1e-3
     """Learning rate of AdamW."""
+    anneal: bool = False
+    """Let the learning rate fall along a cosine within each period, and within the first phase, so that labels are
+    given by a network that has settled."""
     weight_decay: float = 1e-3
     """Of AdamW."""
     pretrain_label_smoothing: float = 0.05
@@ -115,6 +118,8 @@ class TrainConfig(RunOptions):
     always_labeled_target."""
     oversample: Oversample = "replacement"
     """Where there are more pseudo-labels than source rows: clip, or go round with replacement."""
+    replay_share: float = 1.0
+    """Source samples in a step as a share of the pseudo-labelled ones, for passes paired and mixed; fewer cost less."""
     reset_optimizer: bool = True
     """A new optimizer for the adaptation."""
     relabel: bool = True
@@ -149,7 +154,7 @@ class TrainConfig(RunOptions):
         super().__post_init__()
         self.at_least(1, "batch_size", "image_size", "target_imbalance")
         self.at_least(0, "pretrain", "epochs", "source_size", "target_size", "labelled", "lee_start", "coral_weight")
-        self.positive("lr")
+        self.positive("lr", "replay_share")
         if self.labelled > 1 and self.labelled != int(self.labelled):
             raise UserError(f"labelled must be a share below 1 or a whole number, got {self.labelled}")
         if self.pretrain + self.adaptation < 1:

