@@ -90,7 +90,7 @@ def grid(config: GridConfig) -> None:
     chosen = cells(config)
     if config.dry_run:
         lines = [
-            f"{'done' if (folder / cell.name / 'summary.json').exists() else 'to do'}  {cell.name}" for cell in chosen
+            f"{'done ' if (folder / cell.name / 'summary.json').exists() else 'to do'}  {cell.name}" for cell in chosen
         ]
         sys.stdout.write("\n".join([*lines, f"{len(chosen)} cells in {folder}"]) + "\n")
         return

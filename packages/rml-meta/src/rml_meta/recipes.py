@@ -174,6 +174,7 @@ TrainConfig.PRESETS = {
     "colour": TrainConfig(
         preset="colour",
         data="omniglot",
+        image_size=32,
         hidden=16,
         norm="group",
         environments="colour",

@@ -11,6 +11,7 @@ from robustvision_core.runtime import Runtime, derive_seed
 
 from rml_meta.class_split import ClassSplit
 from rml_meta.environments import ColourEnvironments, TransformEnvironments
+from rml_meta.methods.robust import pairs
 from rml_meta.recipes import TrainConfig
 
 PIXELS = 40 * 28**2  # of the images of one class in a batch of test tasks: 40 tasks at 28 pixels, 4 at 84
@@ -75,8 +76,18 @@ def training_batches(config: TrainConfig, base: ImageSet, runtime: Runtime) -> E
     groups, rest = divmod(config.tasks, environments)
     if rest or not groups:
         raise UserError(f"tasks is {config.tasks}: expected a multiple of the {environments} environments")
+    if config.method == "rml":
+        _check_pairs(config, config.tasks // runtime.world_size, environments)
     sizes = (config.ways, config.shots, config.queries, config.steps * groups)
     return EpisodeSampler(base, *sizes, batch_size=groups, environments=made, **options)
+
+
+def _check_pairs(config: TrainConfig, tasks: int, environments: int) -> None:
+    """Refuse a pairing without pairs before anything is trained."""
+    try:
+        pairs(tasks, environments, config.pairing, config.include_self, config.class_alignment == "same_classes")
+    except ValueError as error:
+        raise UserError(f"rml: {error}") from error
 
 
 def held_out_tasks(

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from robustvision_core.data import EpisodeSampler
 from robustvision_core.loop import fit
 from robustvision_core.run import Run, load_checkpoint, load_part
 from robustvision_core.runtime import Runtime
@@ -44,9 +45,10 @@ def train(config: TrainConfig) -> pathlib.Path:
         split = class_split.load(config)
         run = config.open_run(f"rml-meta-{config.method}", runtime)
         step = make_step(config, split)
+        tasks = novel_tasks(config, split, runtime)  # before hours of training, should the test not be possible
         records = fit_on(config, split, runtime, run, step)
         if runtime.is_main:
-            finish(config, split, runtime, run, step, records)
+            finish(config, tasks, runtime, run, step, records)
         runtime.barrier()
         return run.folder
 
@@ -107,32 +109,34 @@ def make_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer) -> tor
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def finish(config: TrainConfig, split: ClassSplit, runtime: Runtime, run: Run, step: Step, records: list[dict]) -> None:
+def novel_tasks(config: TrainConfig, split: ClassSplit, runtime: Runtime) -> dict[str, EpisodeSampler]:
+    """The test tasks by name: `novel`, and with colours also `novel_as_trained`, correlated as in training."""
+    looks = {"novel": config.test_correlations}
+    if config.test_environments.startswith("colour"):
+        looks["novel_as_trained"] = config.correlations
+    return {name: held_out_tasks(config, split, "novel", runtime, correlations=p) for name, p in looks.items()}
+
+
+def test_novel(method: FewShotMethod, tasks: dict[str, EpisodeSampler], runtime: Runtime) -> dict[str, Any]:
+    """Summary of the accuracy on each of the `novel_tasks`."""
+    return {name: summarise(accuracy_on(method, sampler, runtime)) for name, sampler in tasks.items()}
+
+
+def finish(
+    config: TrainConfig,
+    tasks: dict[str, EpisodeSampler],
+    runtime: Runtime,
+    run: Run,
+    step: Step,
+    records: list[dict],
+) -> None:
     """Test the epoch that validation chose, and write summary and picture."""
     load_part(step.method, run.best_path, "method")
-    found = test_novel(config, split, step.method, runtime)
+    found = test_novel(step.method, tasks, runtime)
     summary: dict[str, Any] = {"method": config.method, "data": config.data, "target": config.target or config.data}
     summary |= {"seed": config.seed, "epoch": load_checkpoint(run.best_path)["record"]["epoch"]} | found
     run.write_summary(summary | {"config": asdict(config)})
     plots.training(records, run.plot_path("training"))
-    lines = [f"novel classes{title}: {value['text']}" for title, value in titled(found).items()]
-    sys.stdout.write("\n".join([*lines, f"run folder {run.folder}"]) + "\n")
-
-
-def test_novel(config: TrainConfig, split: ClassSplit, method: FewShotMethod, runtime: Runtime) -> dict[str, Any]:
-    """Summaries of the accuracy on novel classes, and with colours also where they are as in training."""
-    looks = {"novel": config.test_correlations}
-    if config.test_environments.startswith("colour"):
-        looks["novel_as_trained"] = config.correlations
-    return {
-        name: summarise(
-            accuracy_on(method, held_out_tasks(config, split, "novel", runtime, correlations=correlations), runtime)
-        )
-        for name, correlations in looks.items()
-    }
-
-
-def titled(found: dict[str, Any]) -> dict[str, Any]:
-    """The summaries of `test_novel` under a title of each."""
     titles = {"novel": "", "novel_as_trained": ", colours as in training"}
-    return {titles[name]: value for name, value in found.items()}
+    lines = [f"novel classes{titles[name]}: {value['text']}" for name, value in found.items()]
+    sys.stdout.write("\n".join([*lines, f"run folder {run.folder}"]) + "\n")
