@@ -57,11 +57,12 @@ def test_train_writes_a_run(trained: pathlib.Path) -> None:
 
 
 def test_evaluate_measures_and_draws(trained: pathlib.Path, tmp_path: pathlib.Path, capsys) -> None:
-    arguments = ["--run", str(trained), "--views", "2", "--images", "40", "--curve", "3", "--out", str(tmp_path)]
-    assert main(["evaluate", *arguments]) == 0
+    arguments = ["--run", str(trained), "--views", "2", "--images", "40", "--curve", "3", "--align", "1"]
+    assert main(["evaluate", *arguments, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "evaluation.json").read_text())
     assert found["curve"]["degrees"] == [-180, 0, 180]
+    assert len(found["curve"]["aligned"]) == 3
     assert found["images"] == 40
     assert found["samples"] == [16, 16, 16, 16]
     assert all(0 < width <= 180 for width in found["width_by_class"])
@@ -91,6 +92,17 @@ def test_align_reports_and_draws(trained: pathlib.Path, tmp_path: pathlib.Path, 
     assert 5 < found["degrees_before"] < 60
     assert (tmp_path / "plots" / "alignment.png").read_bytes().startswith(PNG)
     assert "angle, degrees (circular)" in capsys.readouterr().out
+    assert main(["align", *arguments, "--data", "digits"]) == 0
+    assert json.loads((tmp_path / "alignment.json").read_text()).keys() == {"images", "pixels_before", "pixels_after"}
+
+
+def test_runs_that_cannot_align_say_so(tmp_path: pathlib.Path, capsys) -> None:
+    out = str(tmp_path / "run")
+    assert main(["train", *SMALL, "--augmenter", "none", "--epochs", "1", "--out", out]) == 0
+    capsys.readouterr()
+    for arguments in (["align", "--run", out], ["evaluate", "--run", out, "--align", "2"]):
+        assert main(arguments) == 2
+        assert "needs a learned augmenter over affine transforms" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("augmenter", AUGMENTERS)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from robustvision_core.data import ImageSet, first, rotate_each
+from robustvision_core.data import ImageSet, first, resize, rotate_each, to_rgb
+from robustvision_core.data import load as load_set
 from robustvision_core.errors import UserError
 from robustvision_core.files import write_json
 from robustvision_core.run import read_config
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from flowaug import plots
 from flowaug.augmenter import Augmenter
-from flowaug.evaluate import ordered_batches, read_run
+from flowaug.evaluate import can_align, ordered_batches, read_run
 from flowaug.orientations import circular_deviation, turn_of
 from flowaug.pose_alignment import Alignment
 from flowaug.recipes import TrainConfig
@@ -31,6 +32,8 @@ class AlignConfig:
     """Run folder that training wrote."""
     which: str = "checkpoint"
     """checkpoint (the last epoch) or best (the selected one)."""
+    data: str = ""
+    """Align the test images of another set, resized to the run's size; empty takes the run's own."""
     images: int = 200
     """First so many test images; 0 takes all."""
     degrees: float = 0.0
@@ -65,17 +68,30 @@ def align(config: AlignConfig) -> None:
     folder = pathlib.Path(config.out or config.run)
     with Runtime.session(config.device, stored.precision, stored.seed) as runtime:
         trained = read_run(config.run, config.which, runtime, config.data_root)
-        if not trained.config.learns or trained.config.space != "affine":
+        if not can_align(trained.config):
             raise UserError("alignment needs a learned augmenter over affine transforms")
-        test = trained.sets.test
+        test = other_set(config, trained.sets.test) if config.data else trained.sets.test
         some = first(test, min(config.images or len(test), len(test)))
         if config.degrees:
             some = rotate_each(some, config.degrees, derive_seed(stored.seed, "align"))
         before, after = align_set(config, trained.model.augmenter, some, runtime)
-    found = spreads(some, before, after, stored.modes or 1)
+    found = spreads(some, before, after, 1 if config.data else stored.modes or 1)
     write_json(folder / "alignment.json", found)
     plots.prototypes(some, before, after.images, folder / "plots" / "alignment.png")
     sys.stdout.write(report(found) + f"picture: {folder / 'plots' / 'alignment.png'}\n")
+
+
+def other_set(config: AlignConfig, like: ImageSet) -> ImageSet:
+    """The test images of another set, of the shape of `like`.
+
+    Raises:
+        UserError: It has colours and the run has none, or it cannot be had.
+    """
+    loaded = load_set(config.data, "test", config.data_root or None)
+    channels, side, _ = like.shape
+    if loaded.shape[0] > channels:
+        raise UserError(f"{config.data} has {loaded.shape[0]} channels, the run's images have {channels}")
+    return resize(to_rgb(loaded) if channels == 3 else loaded, side)
 
 
 @torch.no_grad()

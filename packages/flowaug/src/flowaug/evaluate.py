@@ -41,6 +41,8 @@ class EvaluateConfig:
     """First so many test images for all but the accuracy; 0 takes all."""
     curve: int = 13
     """Angles of the curve of accuracy, from -180 to 180 degrees; 0 leaves it out."""
+    align: int = 0
+    """Steps of mean-shift before prediction, for a second curve (10 in the paper); 0 leaves it out."""
     degrees: float = 10.0
     """Largest turn of the expected divergence: 10 in the paper on CIFAR10-LT, 180 on RotMNIST-LT."""
     data_root: str = ""
@@ -51,8 +53,8 @@ class EvaluateConfig:
     """Folder for evaluation.json and the pictures; empty takes the run folder."""
 
     def __post_init__(self) -> None:
-        if min(self.views, self.images, self.curve) < 0 or self.degrees < 0:
-            raise UserError("views, images, curve and degrees must be 0 or more")
+        if min(self.views, self.images, self.curve, self.align, self.degrees) < 0:
+            raise UserError("views, images, curve, align and degrees must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def read_run(folder: str, which: str, runtime: Runtime, data_root: str) -> Train
 def evaluate(config: EvaluateConfig) -> None:
     """Print the measures, write them to evaluation.json and draw them."""
     stored = read_config(config.run, TrainConfig, "flowaug train")
+    if config.align and not can_align(stored):
+        raise UserError("alignment needs a learned augmenter over affine transforms: leave --align away")
     folder = pathlib.Path(config.out or config.run)
     with Runtime.session(config.device, stored.precision, stored.seed) as runtime:
         trained = read_run(config.run, config.which, runtime, config.data_root)
@@ -93,13 +97,21 @@ def evaluate(config: EvaluateConfig) -> None:
     sys.stdout.write(report(found, trained.sets.train))
 
 
+def can_align(config: TrainConfig) -> bool:
+    """Whether a run has transforms whose steps compose."""
+    return config.learns and config.space == "affine"
+
+
 def report(found: dict[str, Any], train: ImageSet) -> str:
     """The measures as text."""
     lines = [f"{name.replace('_', ' '):<24} {found[name]:8.3f}" for name in ("accuracy", "plain_accuracy")]
     lines += [f"{name:<24} {found[name]:8.3f} nats" for name in ("entropy", "expected_kl") if name in found]
     if "curve" in found:
-        pairs = zip(found["curve"]["degrees"], found["curve"]["accuracy"], strict=True)
-        lines += ["accuracy under rotation", *(f"  {angle:>6.0f} degrees {value:15.3f}" for angle, value in pairs)]
+        names = [name for name in ("accuracy", "aligned") if name in found["curve"]]
+        lines.append(f"{'under rotation':<18}" + "".join(f"{name:>14}" for name in names))
+        for place, angle in enumerate(found["curve"]["degrees"]):
+            values = "".join(f"{found['curve'][name][place]:14.3f}" for name in names)
+            lines.append(f"  {angle:>6.0f} degrees  {values}")
     counts = train.class_counts().tolist()
     rows = [f"  {name:<16} {count:7d}" for name, count in zip(train.classes, counts, strict=True)]
     columns = [("width", "{:10.1f}"), ("expected_kl", "{:12.4f}")]
@@ -113,11 +125,13 @@ def report(found: dict[str, Any], train: ImageSet) -> str:
     return "\n".join([*lines, f"  {'class':<16} {'samples':>7}{heads}", *rows]) + "\n"
 
 
-def predictor(config: TrainConfig, model: AugmentedClassifier, runtime: Runtime) -> Predict:
+def predictor(config: TrainConfig, model: AugmentedClassifier, runtime: Runtime, align: int = 0) -> Predict:
     """Images (B, C, H, W) on any device to class probabilities (B, K), with transforms of a seed of their own.
 
-    A fixed augmenter is for training alone; InstaAug's crops are the likeliest ones, as published.
+    A fixed augmenter is for training alone; InstaAug's crops are the likeliest ones, as published. With `align` the
+    images take so many steps of mean-shift first.
     """
+    options = {"steps": align} if align else None
     generator = torch.Generator(runtime.device).manual_seed(derive_seed(config.seed, "test views"))
 
     @torch.no_grad()
@@ -129,7 +143,7 @@ def predictor(config: TrainConfig, model: AugmentedClassifier, runtime: Runtime)
             if isinstance(model.augmenter, LocationRelationAugmenter):
                 chosen = model.augmenter.most_likely(images, model.n_test)
                 return model.logits(model.augmenter.warp(images, chosen)).float().softmax(-1).mean(1)
-            return model.predict(images, generator=generator)
+            return model.predict(images, align=options, generator=generator)
 
     return predict
 
@@ -176,8 +190,10 @@ def under_rotation(config: EvaluateConfig, trained: Trained, runtime: Runtime) -
     found: dict[str, Any] = {"images": len(some)}
     if config.curve:
         degrees = torch.linspace(-180, 180, config.curve).tolist() if config.curve > 1 else [0.0]
-        pairs = ((batch.images, batch.labels) for batch in batches.epoch(0))
-        found["curve"] = {"degrees": degrees, "accuracy": rotation_curve(predict, pairs, degrees).tolist()}
+        found["curve"] = {"degrees": degrees, "accuracy": _curve(predict, batches, degrees)}
+        if config.align:
+            aligned = predictor(trained.config, trained.model, runtime, config.align)
+            found["curve"]["aligned"] = _curve(aligned, batches, degrees)
     generator = torch.Generator(runtime.device).manual_seed(derive_seed(trained.config.seed, "turns"))
     kl = _over(batches, lambda images: expected_kl(predict, images, config.degrees, generator=generator))
     labels = some.labels.to(kl.device)
@@ -189,6 +205,11 @@ def under_rotation(config: EvaluateConfig, trained: Trained, runtime: Runtime) -
         found["width_by_class"] = _plain(median_by_class(widths, labels, some.num_classes))
     found["classes"], found["samples"] = list(some.classes), trained.sets.train.class_counts().tolist()
     return found
+
+
+def _curve(predict: Predict, batches: DeviceBatches, degrees: list[float]) -> list[float]:
+    pairs = ((batch.images, batch.labels) for batch in batches.epoch(0))
+    return rotation_curve(predict, pairs, degrees).tolist()
 
 
 def median_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:

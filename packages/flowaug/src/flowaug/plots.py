@@ -117,7 +117,9 @@ def prototypes(data: ImageSet, before: Tensor, after: Tensor, path: str | os.Pat
 def evaluation(found: dict[str, Any], folder: pathlib.Path) -> None:
     """The curve of accuracy, widths by class, and expected divergence by class size, as far as they were measured."""
     if "curve" in found:
-        series = {"with augmented views": (found["curve"]["degrees"], found["curve"]["accuracy"])}
+        titles = {"accuracy": "with augmented views", "aligned": "aligned first"}
+        curve = found["curve"]
+        series = {title: (curve["degrees"], curve[key]) for key, title in titles.items() if key in curve}
         plots.curves(series, folder / "rotation.png", xlabel="turn of the image, degrees", ylabel="accuracy")
     if "width_by_class" in found:
         bars(
