@@ -79,8 +79,8 @@ def query_only(config: TrainConfig, split: ClassSplit, method: FewShotMethod, ru
     """Accuracy where only the query images have lost the correlation."""
     tasks = held_out_tasks(config, split, "novel", runtime, correlations=config.correlations)
     shared = config.environments == "colour-shared"
-    looks = [ColourEnvironments(p, shared_map=shared) for p in (config.correlations, config.test_correlations)]
-    tasks.environments = QueryShift(*looks, config.ways * config.shots)
+    support, query = (ColourEnvironments(p, shared_map=shared) for p in (config.correlations, config.test_correlations))
+    tasks.environments = QueryShift(support, query, config.ways * config.shots)
     return {"accuracy": accuracy_on(method, tasks, runtime).mean}
 
 

@@ -20,7 +20,7 @@ from rml_meta.recipes import METHODS, TrainConfig
 from rml_meta.reported import PROTOCOLS, REPORTED
 from rml_meta.sampling import ImageSteps, held_out_tasks, make_environments, training_batches
 from rml_meta.train import Step, fit_on, make_optimizer, make_scheduler, make_step
-from robustvision_core.data import Batch, DeviceBatches, ImageSet
+from robustvision_core.data import Batch, DeviceBatches, EpisodeBatch, ImageSet
 from robustvision_core.loop import Interrupted
 from robustvision_core.run import Run, load_checkpoint, read_metrics
 from robustvision_core.runtime import Runtime
@@ -93,7 +93,7 @@ def test_evaluate_on_another_set(tmp_path: pathlib.Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_is_repeatable(method: str) -> None:
     config = tiny(method=method)
-    states = []
+    states, before, records = [], {}, []
     for _ in range(2):
         with Runtime.session("cpu", seed=config.seed) as runtime:
             split = class_split.load(config)
@@ -391,6 +391,7 @@ def test_baselines_get_images_and_others_tasks() -> None:
         split = class_split.load(tiny())
         assert isinstance(next(iter(training_batches(tiny(method="baseline"), split.base, runtime).epoch(0))), Batch)
         tasks = next(iter(training_batches(tiny(), split.base, runtime).epoch(0)))
+    assert isinstance(tasks, EpisodeBatch)
     assert tasks.support_x.shape == (2, 2, 3, 1, 12, 12)  # groups, environments, ways * shots
 
 
