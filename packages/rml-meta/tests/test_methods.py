@@ -229,6 +229,7 @@ def test_reptile_direction() -> None:
     for t in each_task(e):
         copy = small()
         optimizer = make(copy.parameters())
+        loss = torch.zeros(())
         for _ in range(3):
             optimizer.zero_grad()
             loss = F.cross_entropy(copy(torch.cat([t.support_x, t.query_x])), torch.cat([t.support_y, t.query_y]))
