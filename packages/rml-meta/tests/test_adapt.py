@@ -392,28 +392,3 @@ def test_wrong_shapes() -> None:
         adapt(network(0), sx, sy[:5], steps=1, lr=0.1)
     with pytest.raises(ValueError, match=r"must be \(S,\) or \(T, S\)"):
         adapt(network(0), sx[None, None], sy[None, None], steps=1, lr=0.1)
-
-
-class Shared(nn.Module):
-    """A layer in two places, and a weight in two layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Linear(3, 3)
-        self.again = self.one
-        self.tied = nn.Linear(3, 3)
-        self.tied.weight = self.one.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.tied(self.again(self.one(x)))
-
-
-def test_shared_modules_get_their_parameters_back() -> None:
-    model, x = Shared(), torch.randn(4, 3)
-    own = {n: id(p) for n, p in model.named_parameters()}
-    other = {n: torch.randn_like(p) for n, p in model.named_parameters()}
-    out = stateless_call(model, other, x)
-    w, b = other["one.weight"], other["one.bias"]
-    expected = ((x @ w.T + b) @ w.T + b) @ w.T + other["tied.bias"]
-    torch.testing.assert_close(out, expected)
-    assert own == {n: id(p) for n, p in model.named_parameters()}

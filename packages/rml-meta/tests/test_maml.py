@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -11,7 +10,6 @@ import torch.nn.functional as F
 from rml_meta import MAML, RML, Episode, irm_penalty
 from rml_meta.methods.maml import multi_step_weights
 from rml_meta.methods.robust import pairs
-from robustvision_core.runtime import Runtime
 from torch import Tensor, nn
 
 HIGHER = pytest.param("higher", marks=pytest.mark.skipif(not importlib.util.find_spec("higher"), reason="extra"))
@@ -371,40 +369,6 @@ def test_no_pairs_is_an_error(options: dict, leading: tuple[int, int], message: 
 def test_wrong_robust_options(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RML(network(), 0.1, 1, **options)
-
-
-# two processes
-
-
-def rank_gradients(runtime: Runtime, kind: str) -> list[Tensor]:
-    """Gradients of one step on this process's half of a batch of four groups of two environments."""
-    make: dict[str, Callable[[], nn.Module]] = {
-        "second order": lambda: RML(network(), 0.1, 2),
-        "recompute": lambda: RML(network(), 0.1, 2, backend="recompute"),
-        "rates": lambda: MAML(network(), 0.1, 2, learn_lr="per-step", per_step_norm=True),
-    }
-    from rml_meta import MetaLSTM, Reptile
-
-    sgd = functools.partial(torch.optim.SGD, lr=0.1)
-    make |= {
-        "reptile": lambda: Reptile(network(), 2, inner_batch=None, inner_optimizer=sgd),
-        "lstm": lambda: MetaLSTM(network(), 2).double(),
-    }
-    method = make[kind]()
-    wrapped = runtime.wrap(method)
-    part = 4 // runtime.world_size
-    rows = slice(runtime.rank * part, (runtime.rank + 1) * part)
-    wrapped(Episode(*(v[rows] for v in episodes(4, 2)[:4]))).backward()  # type: ignore[index]
-    return [p.grad for p in method.parameters() if p.grad is not None]
-
-
-@pytest.mark.parametrize("kind", ["second order", "recompute", "rates", "reptile", "lstm"])
-def test_two_processes_give_one_process_gradients(two_ranks: Callable, kind: str) -> None:
-    expected = rank_gradients(Runtime(torch.device("cpu")), kind)
-    assert expected
-    for rank in two_ranks(rank_gradients, kind):
-        for actual, reference in zip(rank, expected, strict=True):
-            torch.testing.assert_close(actual, reference, rtol=1e-9, atol=1e-12)
 
 
 def test_irm_of_adapted_logits_is_the_public_function() -> None:
