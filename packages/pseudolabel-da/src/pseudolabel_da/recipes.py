@@ -206,7 +206,18 @@ def parse_prior(text: str) -> tuple[float, ...] | Literal["predicted"] | None:
         raise ValueError(f"prior must be even, predicted, or numbers with commas, got {text!r}") from None
 
 
-_BALANCED = TrainConfig(preset="balanced", data="mnist-mnistm")
+_BALANCED = TrainConfig(
+    preset="balanced",
+    data="mnist-mnistm",
+    protocol="canonical",
+    shares=(0.2, 0.4, 0.6, 0.8, 0.9),
+    pretrain=1,
+    epochs=10,
+    period=2,
+    lr=3e-3,
+    anneal=True,
+    replay_share=0.5,
+)
 _PAPER = TrainConfig(
     preset="paper",
     data="mnist-mnistm",
