@@ -3,55 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from flowaug import AffineSpace, AugmentedClassifier, ConditionalFlow, FlowAugmenter, FlowSpec
-from flowaug.flows.layer import ContextLayer
 from flowaug.networks import build
-from flowaug.warp import homogeneous, warp
-from kornia.geometry.transform import homography_warp
+from flowaug.warp import warp
 from torch import Tensor
 
 from benchmarks.common import interleaved, save
+from benchmarks.flowaug._plain import PlainFlow, kornia_warp, plain_warp
 
 QUESTION = "What do sampling, warping and prediction cost beside plain per-sample code and kornia?"
 BATCH, SIDE, CONTEXT = 128, 32, 32
 VIEWS = [4, 20]
-AIMS = {"sample + log-density": 2.0, "warp": 1.4}
-
-
-def plain_sample(flow: ConditionalFlow, context: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Every sample as an image of its own: the context repeated, and read anew by every layer."""
-    repeated = context.repeat_interleave(n, 0)
-    z, log_prob = flow.base.draw(repeated, 1)
-    z, log_prob = z[:, 0], log_prob[:, 0]
-    for layer in flow.layers:
-        assert isinstance(layer, ContextLayer)
-        z, log_det = layer(z, repeated)
-        log_prob = log_prob - log_det
-    assert flow.box is not None
-    z, log_det = flow.box(z)
-    return z, log_prob - log_det
-
-
-def plain_warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Every view as an image of its own: the image repeated."""
-    batch, n = matrices.shape[:2]
-    grid = F.affine_grid(matrices.flatten(0, 1), [batch * n, *images.shape[1:]], align_corners=True)
-    read = F.grid_sample(images.repeat_interleave(n, 0), grid, align_corners=True)
-    return read.unflatten(0, (batch, n))
-
-
-def kornia_warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """The same by kornia."""
-    batch, n = matrices.shape[:2]
-    flat = homogeneous(matrices.flatten(0, 1))
-    read = homography_warp(images.repeat_interleave(n, 0), flat, (SIDE, SIDE), align_corners=True)
-    return read.unflatten(0, (batch, n))
+MEMORY_VIEWS = [20, 100, 400]
 
 
 def backward_of(function: Callable[[], tuple[Tensor, ...]]) -> Callable[[], None]:
@@ -63,71 +31,74 @@ def backward_of(function: Callable[[], tuple[Tensor, ...]]) -> Callable[[], None
     return call
 
 
-def measure(n: int, repeats: int) -> list[dict[str, Any]]:
-    """One row for sampling and one for warping, with n views per image."""
-    torch.manual_seed(0)
-    flow = ConditionalFlow(6, CONTEXT, FlowSpec())
-    published = ConditionalFlow(6, CONTEXT, FlowSpec(gradient="straight_through"))
+def sampling(n: int, repeats: int) -> dict[str, Any]:
+    """The row of sampling with log-density; the published, straight-through gradient on both sides."""
+    flow = ConditionalFlow(6, CONTEXT, FlowSpec(gradient="straight_through"))
+    unbiased = ConditionalFlow(6, CONTEXT, FlowSpec())
+    plain = PlainFlow(ConditionalFlow(6, CONTEXT, FlowSpec(gradient="straight_through")).base, 6, CONTEXT)
     context = torch.randn(BATCH, CONTEXT, requires_grad=True)
+    functions = {
+        "ours": backward_of(lambda: flow.sample(context, n)),
+        "plain": backward_of(lambda: plain.sample(context, n)),
+        "other": backward_of(lambda: unbiased.sample(context, n)),
+    }
+    return row("sample + log-density", n, functions, repeats, 2.0, "ours with the unbiased gradient (default)")
+
+
+def warping(n: int, repeats: int) -> dict[str, Any]:
+    """The row of warping."""
     images = torch.rand(BATCH, 3, SIDE, SIDE)
     matrices = AffineSpace().matrix(torch.rand(BATCH, n, 6) - 0.5, (SIDE, SIDE)).requires_grad_()
-    sampling = {
-        "ours": backward_of(lambda: flow.sample(context, n)),
-        "plain": backward_of(lambda: plain_sample(flow, context, n)),
-        "ours, straight-through": backward_of(lambda: published.sample(context, n)),
-        "plain, straight-through": backward_of(lambda: plain_sample(published, context, n)),
-    }
-    warping = {
+    same = torch.equal(warp(images, matrices), plain_warp(images, matrices))
+    functions = {
         "ours": backward_of(lambda: (warp(images, matrices),)),
         "plain": backward_of(lambda: (plain_warp(images, matrices),)),
-        "kornia": backward_of(lambda: (kornia_warp(images, matrices),)),
+        "other": backward_of(lambda: (kornia_warp(images, matrices),)),
     }
-    rows = []
-    for name, functions in (("sample + log-density", sampling), ("warp", warping)):
-        best = {key: 1e3 * min(times) for key, times in interleaved(functions, repeats, warmup=2).items()}
-        rows.append(
-            {
-                "what": name,
-                "views": n,
-                "ours (ms)": best["ours"],
-                "plain (ms)": best["plain"],
-                "plain / ours": best["plain"] / best["ours"],
-                "aim": AIMS[name],
-                "rival": "kornia" if "kornia" in best else "published gradient, plain / ours",
-                "rival / ours": best["kornia"] / best["ours"]
-                if "kornia" in best
-                else best["plain, straight-through"] / best["ours, straight-through"],
-                "same values": bool(torch.equal(warp(images, matrices), plain_warp(images, matrices)))
-                if name == "warp"
-                else "same distribution",
-            }
-        )
-    return rows
+    name = "warp, bit-identical" if same else "warp, DIFFERENT VALUES"
+    return row(name, n, functions, repeats, 1.4, "kornia homography_warp")
+
+
+def row(
+    what: str, n: int, functions: dict[str, Callable[[], None]], repeats: int, aim: float, other: str
+) -> dict[str, Any]:
+    """The least times of interleaved calls, as a row."""
+    best = {key: 1e3 * min(times) for key, times in interleaved(functions, repeats, warmup=2).items()}
+    return {
+        "what": what,
+        "views": n,
+        "ours (ms)": best["ours"],
+        "plain (ms)": best["plain"],
+        "plain / ours": best["plain"] / best["ours"],
+        "aim": aim,
+        "beside": other,
+        "its time (ms)": best["other"],
+    }
 
 
 def peak_memory(n: int) -> float:
-    """Most memory in MiB of a process that predicts 64 images with n views."""
+    """Most memory in MiB of this process while it predicts 32 images with n views."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = AugmentedClassifier(build("simple_conv", 3, SIDE, 10), FlowAugmenter(AffineSpace())).eval()
-    images = torch.rand(64, 3, SIDE, SIDE)
-    model.predict(images, n=n)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    model = AugmentedClassifier(build("simple_conv8", 3, SIDE, 10), FlowAugmenter(AffineSpace())).eval()
+    model.predict(torch.rand(32, 3, SIDE, SIDE), n=n)
+    lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:
     """Measure and write the table."""
     torch.set_num_threads(1)
-    rows = [row for n in VIEWS for row in measure(n, 20 if n < 10 else 10)]
-    views = [20, 100, 400]
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        memory = dict(zip(map(str, views), pool.map(peak_memory, views, chunksize=1), strict=True))
-    print("peak memory of prediction (MiB) by views:", memory, flush=True)
-    note = (
-        f"forward and backward, batch {BATCH}, 3x{SIDE}x{SIDE}, 6 dimensions, 12 layers, least of interleaved calls; "
-        "prediction_memory_mib: peak of a process that predicts 64 images, by number of views"
-    )
-    save(__file__, QUESTION, rows, note=note, prediction_memory_mib=memory)
+    torch.manual_seed(0)
+    rows = [part(n, 30 if n < 10 else 15) for n in VIEWS for part in (sampling, warping)]
+    more: dict[str, Any] = {}
+    if pathlib.Path("/proc/self/status").exists():
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            peaks = pool.map(peak_memory, MEMORY_VIEWS, chunksize=1)
+        more["prediction_memory_mib"] = dict(zip(map(str, MEMORY_VIEWS), peaks, strict=True))
+        print("peak memory of a process that predicts 32 images, MiB, by views:", more["prediction_memory_mib"])
+    note = f"forward and backward, batch {BATCH}, 3x{SIDE}x{SIDE}, 6 dimensions, 12 layers; least of interleaved calls"
+    save(__file__, QUESTION, rows, note=note, **more)
 
 
 if __name__ == "__main__":
