@@ -15,7 +15,7 @@ from benchmarks.flowaug._cells import Cell, cells
 QUESTION = "Does a flow over two free entries of the generator find that they must form rotations?"
 LONG = True
 SEEDS = [0, 1]
-ALPHAS = [0.003, 0.02]
+AUGMENTERS = ["flow", "instaaug"]
 
 
 @torch.no_grad()
@@ -43,19 +43,19 @@ def result(cell: Cell, n: int = 200) -> dict[str, Any]:
 def main() -> None:
     """Train every cell and write the table."""
     base = replace(TrainConfig.PRESETS["discovery"], device="cpu", progress=False)
-    wanted = [(alpha, seed) for alpha in ALPHAS for seed in SEEDS]
-    trained = cells([replace(base, alpha=alpha, seed=seed) for alpha, seed in wanted])
+    wanted = [(augmenter, seed) for augmenter in AUGMENTERS for seed in SEEDS]
+    trained = cells([replace(base, augmenter=augmenter, seed=seed) for augmenter, seed in wanted])
     results = {names: result(one) for names, one in zip(wanted, trained, strict=True)}
     rows = []
-    for alpha in ALPHAS:
-        found = [results[alpha, seed] for seed in SEEDS]
+    for augmenter in AUGMENTERS:
+        found = [results[augmenter, seed] for seed in SEEDS]
 
         def over(key: str, found: list[dict[str, Any]] = found) -> str:
             return mean_and_spread([one[key] for one in found])
 
         rows.append(
             {
-                "alpha": alpha,
+                "augmenter": augmenter,
                 "correlation of a12, a21": over("correlation"),
                 "|a12 + a21|": over("sum_flow"),
                 "of the box": over("sum_box"),
