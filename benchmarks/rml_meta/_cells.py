@@ -27,19 +27,22 @@ Measure = Callable[[TrainConfig, ClassSplit, FewShotMethod, Runtime], dict[str, 
 
 
 def cell(config: TrainConfig) -> dict[str, Any]:
-    """Train once, test the epoch that validation chose; processor seconds besides, as far as this call took them."""
+    """Train once, and test the epoch that validation chose; `cpu_seconds` are those of all calls that it took."""
     torch.set_num_threads(1)
     folder = folder_of(config)
     timed = folder / "seconds.json"
-    before = float(timed.read_text()) if timed.exists() else 0.0
-    started = time.process_time()
+    spent = json.loads(timed.read_text(encoding="utf-8")) if timed.exists() else 0.0
     done = (folder / "summary.json").exists()
-    result = run_cell(config, folder)
+    started = time.process_time()
+    try:
+        result = run_cell(config, folder)
+    finally:
+        if not done and folder.exists():
+            spent += time.process_time() - started
+            write_json(timed, spent)
     if not done:
-        before += time.process_time() - started
-        write_json(timed, before)
-        print(f"{folder.name}: {result['novel']['text']}, {before:.0f} s", flush=True)
-    return result | {"cpu_seconds": before}
+        print(f"{folder.name}: {result['novel']['text']}, {spent:.0f} s", flush=True)
+    return result | {"cpu_seconds": spent}
 
 
 def measured(config: TrainConfig, name: str, measure: Measure) -> dict[str, Any]:
