@@ -23,9 +23,9 @@ TESTS = {"novel_as_trained": "colours as in training", "novel": "colours say not
 class DemoConfig:
     """Train MAML and RML on drawn characters in two environments, each with colours that say the label its own way."""
 
-    steps: int = 120
+    steps: int = 75
     """Training steps of each method."""
-    episodes: int = 100
+    episodes: int = 50
     """Test tasks."""
     seed: int = 0
     """Of the networks and the training tasks."""
