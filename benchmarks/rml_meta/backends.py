@@ -147,7 +147,7 @@ def main() -> None:
     for steps in STEPS:
         made = calls(steps)
         losses = {name: float(call()) for name, call in made.items()}
-        times = interleaved(made, repeats=max(15 // steps, 3) + 2, warmup=1)
+        times = interleaved(made, repeats=max(15 // steps, 3), warmup=1)
         medians = {name: spread(values)["median"] for name, values in times.items()}
         seconds[steps] = {name: spread(values) for name, values in times.items()}
         row: dict[str, Any] = {"inner steps": steps, "higher (ms)": round(1e3 * medians["higher"], 1)}

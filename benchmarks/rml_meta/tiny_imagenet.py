@@ -41,8 +41,9 @@ def main() -> None:
             row[f"{protocol}, {shots}-shot (%)"] = percent(results[method, protocol, shots]["novel"])
         rows.append(row)
     note = (
-        "accuracy on novel classes with its 95 % interval over 600 tasks of 5 ways, the same for every method; 14 base, 6 "
-        "validation and 5 novel classes of 550 photos at 64x64, so that each conventional test task has the same classes"
+        "accuracy on novel classes with its 95 % interval over 600 tasks of 5 ways, the same for every method; 14 "
+        "base, 6 validation and 5 novel classes of 550 photos at 64x64, so that each conventional test task has the "
+        "same classes"
     )
     save(__file__, QUESTION, rows, note=note, seeds=[0], cells=[*results.values()])
 
