@@ -19,7 +19,7 @@ QUESTION = "Is the divergence of predictions under rotation lower with the flow,
 LONG = True
 SEEDS = [0, 1]
 AUGMENTERS = ["none", "augerino", "flow"]
-SIZE, EPOCHS, TEST = 3_000, 6, 1_000
+SIZE, EPOCHS, BATCH, TEST = 3_000, 6, 32, 1_000
 
 
 @torch.no_grad()
@@ -39,7 +39,8 @@ def main() -> None:
     """Train every cell, write the table and draw the curve."""
     if data_root() is None:
         return
-    base = replace(TrainConfig.PRESETS["rot-mnist-lt"], train_size=SIZE, epochs=EPOCHS, device="cpu", progress=False)
+    sizes = {"train_size": SIZE, "epochs": EPOCHS, "batch_size": BATCH, "views": 2}
+    base = replace(TrainConfig.PRESETS["rot-mnist-lt"], **sizes, device="cpu", progress=False)
     wanted = [(augmenter, seed) for augmenter in AUGMENTERS for seed in SEEDS]
     trained = cells([replace(base, augmenter=augmenter, seed=seed) for augmenter, seed in wanted])
     results = {names: result(cell) for names, cell in zip(wanted, trained, strict=True)}
@@ -58,7 +59,7 @@ def main() -> None:
                 "seconds": round(sum(one["seconds"] for one in found) / len(found)),
             }
         )
-    note = f"{SIZE} images of RotMNIST-LT (rho 10), {EPOCHS} epochs; turns of up to 180 degrees; {TEST} test images"
+    note = f"{SIZE} images of RotMNIST-LT (rho 10), {EPOCHS} epochs, batches of {BATCH}; turns of up to 180 degrees; {TEST} test images"
     path = save(__file__, QUESTION, rows, note=note, seeds=SEEDS, cells=list(results.values()))
     label = "training samples of the class"
     plots.curves(series, pathlib.Path(path).with_suffix(".png"), xlabel=label, ylabel="expected KL, nats")

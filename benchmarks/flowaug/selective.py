@@ -16,7 +16,7 @@ from benchmarks.flowaug._cells import Cell, cells
 QUESTION = "Do 0, 1 and 5 learn turns near the full circle, and 6 and 9 near the half?"
 LONG = True
 SEEDS = [0, 1]
-SIZE, EPOCHS, TEST = 3_000, 6, 1_000
+SIZE, EPOCHS, TEST = 3_000, 8, 1_000
 PAPER = {"0": 180.0, "1": 180.0, "5": 180.0, "6": 90.0, "9": 90.0}
 """Half-widths in degrees that figure 6 is near, of its scale from 0 to 1."""
 
