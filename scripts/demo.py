@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-PACKAGES = ["fdiv_noisy", "rml_meta", "flowaug", "diffpnp_pose"]
+PACKAGES = ["fdiv_noisy", "rml_meta", "pseudolabel_da", "flowaug", "diffpnp_pose"]
 
 
 def run(package: str) -> tuple[subprocess.CompletedProcess[str], float]:

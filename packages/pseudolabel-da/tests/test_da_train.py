@@ -50,7 +50,7 @@ def _one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
 def small(**changes) -> TrainConfig:
     quick = TrainConfig.PRESETS["quick"]
     sizes = {"source_size": 96, "target_size": 96, "image_size": 16, "batch_size": 16, "pretrain": 2, "epochs": 3}
-    return replace(quick, device="cpu", progress=False, period=1, **sizes | changes)
+    return replace(quick, device="cpu", progress=False, **sizes | {"period": 1} | changes)
 
 
 def weights(folder: pathlib.Path) -> dict[str, torch.Tensor]:
@@ -304,13 +304,9 @@ class Plain(nn.Module):
 
 
 def train_on_rank(runtime: Runtime, method: str) -> tuple[dict[str, torch.Tensor], list[dict], list[PeriodRecord]]:
-    options = {
-        "recipe": {},
-        "separate": {"passes": "separate"},
-        "coral": {"method": "coral"},
-        "dann": {"method": "dann"},
-    }
-    config = small(batch_size=8, lr=3e-3, select="im", shares=(0.5, 0.8), **options[method])
+    options = {"recipe": {}, "separate": {"passes": "separate"}, "dann": {"method": "dann"}}
+    # shares whose steps divide evenly: what does not, two processes leave out
+    config = small(batch_size=8, lr=3e-3, select="im", selector="top", shares=(0.5, 0.75), **options[method])
     torch.manual_seed(0)
     data = deal(config, small_pair())
     step: Step = make_step(config, Plain(), len(data.target), 10)
@@ -318,17 +314,16 @@ def train_on_rank(runtime: Runtime, method: str) -> tuple[dict[str, torch.Tensor
     return step.network.state_dict(), records, step.state.periods
 
 
-@pytest.mark.parametrize("method", ["recipe", "separate", "coral", "dann"])
+@pytest.mark.parametrize("method", ["recipe", "separate", "dann"])
 def test_two_processes_train_as_one(two_ranks, method: str) -> None:
     expected, records, periods = train_on_rank(Runtime(torch.device("cpu")), method)
     for state, ranks_records, ranks_periods in two_ranks(train_on_rank, method):
         for name, value in expected.items():
-            if method != "coral":  # whose covariance is that of each process's part
-                torch.testing.assert_close(state[name], value, rtol=1e-3, atol=2e-4)
+            torch.testing.assert_close(state[name], value, rtol=1e-3, atol=2e-4)
         assert [record.class_histogram for record in ranks_periods] == [record.class_histogram for record in periods]
         for record, reference in zip(ranks_records, records, strict=True):
-            assert record["loss"] == pytest.approx(reference["loss"], abs=2e-2 if method == "coral" else 1e-3)
-            assert record["score"] == pytest.approx(reference["score"], abs=2e-2)
+            assert record["loss"] == pytest.approx(reference["loss"], abs=1e-3)
+            assert record["score"] == pytest.approx(reference["score"], abs=1e-3)
 
 
 def test_devices_option_starts_processes(tmp_path: pathlib.Path) -> None:

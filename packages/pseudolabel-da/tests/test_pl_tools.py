@@ -119,6 +119,7 @@ def test_augmentation_commutes_with_the_range() -> None:
 
 
 PLAIN = {"shift": 0, "invert": 0.0, "contrast": (1.0, 1.0), "brightness": (0.0, 0.0), "blend": 0.0}
+PLAIN |= {"by_channel": 0.0}
 
 
 def test_each_part_of_the_augmentation() -> None:
@@ -129,6 +130,10 @@ def test_each_part_of_the_augmentation() -> None:
     signs = torch.stack([torch.isclose(half, sign * images).flatten(1).all(1) for sign in (1, -1)])
     assert signs.sum(0).eq(1).all()
     assert 16 < signs[1].sum() < 48
+    apart = pl.strong_augment(images, generator(), **PLAIN | {"invert": 0.5, "by_channel": 1.0})
+    signs = torch.stack([torch.isclose(apart, sign * images).flatten(2).all(2) for sign in (1, -1)])
+    assert signs.sum(0).eq(1).all()  # every channel whole
+    assert len({tuple(row) for row in signs[1].tolist()}) == 8  # in every combination
     recoloured = pl.strong_augment(images, generator(), **PLAIN | {"contrast": (0.5, 0.9), "brightness": (-0.1, 0.1)})
     slope = (recoloured[..., 1:] - recoloured[..., :-1]) / (images[..., 1:] - images[..., :-1])
     torch.testing.assert_close(slope.amax((2, 3)), slope.amin((2, 3)), rtol=1e-2, atol=1e-2)
