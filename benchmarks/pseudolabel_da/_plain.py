@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -25,7 +26,8 @@ class Pictures(Dataset):
         return len(self.arrays)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        return self.transform(Image.fromarray(self.arrays[index])), self.labels[index], index
+        image: Any = self.transform(Image.fromarray(self.arrays[index]))
+        return image, self.labels[index], index
 
 
 def label(model: nn.Module, data: Pictures, threshold: float, batch_size: int) -> dict[int, int]:

@@ -21,16 +21,13 @@ def main() -> None:
     """Run every cell and write the table."""
     if data_root() is None:
         return
-    rows, cells = [], []
-    for name, config, seeds in [
-        ("canonical: the 54,000 training digits in both domains", RECIPE, SEEDS),
-        ("disjoint: 27,000 digits of MNIST, 27,000 others of MNIST-M", replace(RECIPE, protocol="disjoint"), SEEDS[:1]),
-    ]:
-        found = [run_cell(replace(config, seed=seed)) for seed in seeds]
-        start = "/".join(f"{100 * cell['start']:.1f}" for cell in found)
-        rows.append(row(name, found) | {"before adaptation": start, "seeds": len(seeds)})
-        cells += found
-    note = "accuracy (%) at the last epoch, mean and standard deviation over seeds; one network of 29,578 parameters"
+    cells = [run_cell(replace(RECIPE, seed=seed)) for seed in SEEDS]
+    start = "/".join(f"{100 * cell['start']:.1f}" for cell in cells)
+    rows = [row("balanced", cells) | {"before adaptation": start}]
+    note = (
+        "accuracy (%) at the last epoch, mean and standard deviation over seeds; one network of 29,578 parameters; "
+        "protocol canonical: 54,000 labelled MNIST and the same 54,000 digits unlabelled in MNIST-M, test digits apart"
+    )
     save(__file__, QUESTION, rows, note=note, seeds=SEEDS, cells=slim(cells))
 
 

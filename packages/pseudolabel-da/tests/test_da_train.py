@@ -226,6 +226,7 @@ def test_labelled_target_samples_leave_the_pool() -> None:
     config = small(labelled=2.0)
     data = deal(config, small_pair())
     assert (data.own, data.extra, len(data.target)) == (96, 20, 76)
+    assert data.labelled.labels is not None
     assert torch.bincount(data.labelled.labels[96:]).tolist() == [2] * 10
     assert data.target.labels is None
     share = deal(small(labelled=0.25), small_pair())
