@@ -27,13 +27,17 @@ from benchmarks.common import mean_and_spread
 
 DONE = pathlib.Path("runs/benchmarks/pseudolabel_da")
 PAIR_FIELDS = ("data", "protocol", "image_size", "data_seed", "data_root")
+# what the first phase depends on
+STARTS_WITH = (
+    *PAIR_FIELDS, "source_size", "target_size", "target_imbalance", "labelled", "source_augment", "network", "pretrain",
+    "batch_size", "lr", "anneal", "weight_decay", "pretrain_label_smoothing", "seed", "device", "precision",
+)  # fmt: skip
 
 
 def start_of(config: TrainConfig) -> TrainConfig:
     """The run that is the first phase of `config`, and of every other with the same labelled samples."""
-    kept = {name: getattr(TrainConfig(), name) for name in ("selector", "shares", "prior", "augment", "period")}
-    alone = replace(config, method="source", epochs=0, batch_norm="shared", label_smoothing=0.0, **kept)
-    return replace(alone, passes="paired", relabel=True, oversample="replacement", order="paper", select="last")
+    plain = TrainConfig(method="source", epochs=0, batch_norm="shared")
+    return replace(plain, **{name: getattr(config, name) for name in STARTS_WITH})
 
 
 def after(config: TrainConfig) -> TrainConfig:

@@ -15,10 +15,16 @@ SEEDS = [0, 1]
 SIZE = 6000
 QUICK = TrainConfig.PRESETS["quick"]
 FASHION = replace(
-    TrainConfig.PRESETS["balanced"], data="fashion-fashionm", source_size=SIZE, target_size=SIZE, pretrain=5
+    TrainConfig.PRESETS["balanced"],
+    data="fashion-fashionm",
+    protocol="disjoint",
+    source_size=SIZE,
+    target_size=SIZE,
+    pretrain=5,
 )
 UNEVEN = replace(
     TrainConfig.PRESETS["balanced"],
+    protocol="disjoint",
     source_size=SIZE,
     target_size=3000,
     target_imbalance=10.0,
