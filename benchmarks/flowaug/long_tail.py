@@ -59,7 +59,10 @@ def main() -> None:
                 "seconds": round(sum(one["seconds"] for one in found) / len(found)),
             }
         )
-    note = f"{SIZE} images of RotMNIST-LT (rho 10), {EPOCHS} epochs, batches of {BATCH}; turns of up to 180 degrees; {TEST} test images"
+    note = (
+        f"{SIZE} images of RotMNIST-LT (rho 10), {EPOCHS} epochs, batches of {BATCH}; turns of up to 180 degrees; "
+        f"{TEST} test images"
+    )
     path = save(__file__, QUESTION, rows, note=note, seeds=SEEDS, cells=list(results.values()))
     label = "training samples of the class"
     plots.curves(series, pathlib.Path(path).with_suffix(".png"), xlabel=label, ylabel="expected KL, nats")

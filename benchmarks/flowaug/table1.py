@@ -57,7 +57,10 @@ def main() -> None:
                     "seconds": round(sum(one["seconds"] for one in found) / len(found)),
                 }
             )
-    note = f"first {SIZE} training images, {EPOCHS} epochs, batches of {BATCH}, 10,000 test images; nothing selected on test data"
+    note = (
+        f"first {SIZE} training images, {EPOCHS} epochs, batches of {BATCH}, 10,000 test images; nothing selected on "
+        "test data"
+    )
     save(__file__, QUESTION, rows, note=note, seeds=SEEDS, cells=list(results.values()))
 
 
