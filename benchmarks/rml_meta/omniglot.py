@@ -54,14 +54,14 @@ def table(results: dict[tuple[str, int], dict[str, Any]]) -> None:
         for k in SHOTS:
             found = results.get((method, k))
             row[f"{k}-shot (%)"] = "" if found is None else percent(found["novel"])
-            row[f"{k}-shot cpu s"] = "" if found is None else round(found["cpu_seconds"])
+            row[f"{k}-shot cpu s"] = "" if found is None else round(found["cpu_seconds"]) or ""
         row["queries together"] = next((r["novel"]["transductive"] for (m, _), r in results.items() if m == method), "")
         rows.append(row)
     note = (
         "accuracy on 659 novel characters with its 95 % interval over 600 tasks of 5 ways and 5 queries a class, "
         "the same for every method; 804 base and 160 validation characters, no rotations as classes; Conv4 of 32 "
         "channels, 28x28; 800 steps of 4 tasks (baselines: of 64 images; metalstm: 152 steps, as each costs as much as "
-        "ten of another); one seed"
+        "ten of another); one seed; empty: not run, or its time not recorded"
     )
     save(__file__, QUESTION, rows, note=note, seeds=[0], cells=[*results.values()])
 
