@@ -151,7 +151,7 @@ def test_resume_within_an_epoch_is_exact(method: str, tmp_path: pathlib.Path, mo
         (["--data", "omniglot", "--data-root", "/no/such"], "omniglot: found no"),
         (["--data", "folder:/no/such"], "/no/such"),
         (["--data", "digits"], "episodes of 3 ways need at least 3"),
-        (["--shots", "18"], "18 shots and 2 queries for each of 2 environments need 40"),
+        (["--queries", "20"], "1 shots and 20 queries for each of 2 environments need 42"),
         (["--tasks", "3"], "tasks is 3: expected a multiple of the 2 environments"),
         (["--environments", "identity,blurr"], "unknown transforms ['blurr']"),
         (["--environments", "none"], "cross_env needs at least 2 environments"),
