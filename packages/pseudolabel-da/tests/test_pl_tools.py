@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pseudolabel_da as pl
@@ -73,7 +74,7 @@ def test_temperature_is_where_scipy_finds_it(seed: int, scale: float, classes: i
     def loss(inverse: float) -> float:
         return float(nn.functional.cross_entropy(logits * inverse, labels))
 
-    found = optimize.minimize_scalar(loss, bounds=(0.01, 100), method="bounded", options={"xatol": 1e-10})
+    found: Any = optimize.minimize_scalar(loss, bounds=(0.01, 100), method="bounded", options={"xatol": 1e-10})
     assert 1 / pl.fit_temperature(logits, labels).item() == pytest.approx(found.x, rel=1e-4)
     assert loss(1 / pl.fit_temperature(logits, labels).item()) <= found.fun + 1e-12
 
