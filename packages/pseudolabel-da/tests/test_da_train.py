@@ -92,7 +92,7 @@ def test_train_writes_a_run_that_evaluate_and_diagnose_read(tmp_path: pathlib.Pa
         last = capsys.readouterr().out.splitlines()[-1].split()
         assert last == ["accuracy", *(f"{100 * part[name]['accuracy']:.2f}" for name in ("source", "target"))]
         assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
-    assert main(["diagnose", out]) == 0
+    assert main(["diagnose", "--run", out]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:4]] == ["epoch", "0", "1", "2"]
     assert [int(line.split()[1]) for line in lines[1:4]] == [record["selected"] for record in summary["periods"]]
@@ -123,7 +123,7 @@ def test_train_writes_a_run_that_evaluate_and_diagnose_read(tmp_path: pathlib.Pa
 def test_every_method_and_selector_trains(arguments: list[str], tmp_path: pathlib.Path) -> None:
     run = [*SMALL, "--pretrain", "1", "--epochs", "2", "--out", str(tmp_path / "run")]
     assert main([*run, *arguments]) == 0
-    assert main(["diagnose", str(tmp_path / "run")]) == 0
+    assert main(["diagnose", "--run", str(tmp_path / "run")]) == 0
     records = read_metrics(tmp_path / "run")
     assert len(records) == (1 if arguments[1] in ("source", "target") else 3)
 
@@ -134,7 +134,7 @@ def test_a_stalled_run_says_so(tmp_path: pathlib.Path, capsys) -> None:
     warned = capsys.readouterr().err.splitlines()
     assert warned
     assert all(line.startswith("pseudolabel-da: warning: period ") for line in warned)
-    assert main(["diagnose", str(tmp_path / "run")]) == 0
+    assert main(["diagnose", "--run", str(tmp_path / "run")]) == 0
     assert "hyper-conservative: next to nothing is selected" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["verdict"] == "hyper_conservative"
     assert [("loss" in record) for record in read_metrics(tmp_path / "run")] == [True, True, False, False, False]
@@ -276,8 +276,7 @@ def test_bad_input_is_one_line_and_status_2(arguments: list[str], message: str, 
 
 @pytest.mark.parametrize("verb", ["evaluate", "diagnose"])
 def test_folders_that_hold_no_run_are_refused(verb: str, tmp_path: pathlib.Path, capsys) -> None:
-    folder = [str(tmp_path)] if verb == "diagnose" else ["--run", str(tmp_path)]
-    assert main([verb, *folder]) == 2
+    assert main([verb, "--run", str(tmp_path)]) == 2
     assert "expected a folder with config.json" in capsys.readouterr().err
 
 

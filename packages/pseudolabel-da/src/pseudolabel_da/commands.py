@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from PIL import Image
 from robustvision_core.data import ImageSet, load
 from robustvision_core.errors import UserError
@@ -45,7 +44,7 @@ ADVICE = {
 class DiagnoseConfig:
     """Print the table of a run's selections, a verdict, and what to do about it."""
 
-    run: tyro.conf.Positional[str]
+    run: str
     """Run folder that training wrote, or is writing."""
 
 
