@@ -98,9 +98,7 @@ def main() -> None:
             peaks = pool.map(peak_memory, MEMORY_VIEWS, chunksize=1)
         more["prediction_memory_mib"] = dict(zip(map(str, MEMORY_VIEWS), peaks, strict=True))
         print("peak memory of a process that predicts 32 images, MiB, by views:", more["prediction_memory_mib"])
-    note = (
-        f"forward and backward, batch {BATCH}, 3x{SIDE}x{SIDE}, 6 dimensions, 12 layers; medians, calls interleaved"
-    )
+    note = f"forward and backward, batch {BATCH}, 3x{SIDE}x{SIDE}, 6 dimensions, 12 layers; medians, calls interleaved"
     save(__file__, QUESTION, rows, note=note, **more)
 
 
