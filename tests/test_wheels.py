@@ -37,10 +37,11 @@ class Environment:
         pins = folder / "pins.txt"
         pins.write_text("\n".join(PINS))
         self.run(uv, "venv", "--quiet", "venv")
+        # uv caches a found wheel by folder and version: an earlier build there would be installed without a refresh
+        fresh = [f"--refresh-package={name}" for name in MANIFESTS]
         # the pins keep the test from depending on today's newest versions
-        self.run(
-            uv, "pip", "install", "--quiet", "--python", "venv", "--find-links", str(DIST), "-c", str(pins), requirement
-        )
+        options = ["--quiet", "--python", "venv", "--find-links", str(DIST), "-c", str(pins), *fresh]
+        self.run(uv, "pip", "install", *options, requirement)
 
     def run(self, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command in the folder, outside the checkout, and expect an exit status."""
