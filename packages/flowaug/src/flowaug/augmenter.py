@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ class AugOutput(NamedTuple):
     """Their log-densities (B, S), in nats per unit of w."""
 
 
-class Augmenter(nn.Module):
+class Augmenter(nn.Module, ABC):
     """A distribution g(w; x) over the transforms of a space: what flows, Augerino and the others have in common.
 
     A subclass gives `sample` and `log_prob`.
@@ -40,6 +41,7 @@ class Augmenter(nn.Module):
         super().__init__()
         self.space = space
 
+    @abstractmethod
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n transforms per image.
 
@@ -51,11 +53,10 @@ class Augmenter(nn.Module):
         Returns:
             w (B, S, d) with its pathwise gradient, and log-densities (B, S).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def log_prob(self, x: Tensor, w: Tensor) -> Tensor:
         """Log-densities (B, S) of transforms w (B, S, d) of images x (B, C, H, W)."""
-        raise NotImplementedError
 
     def warp(self, x: Tensor, w: Tensor) -> Tensor:
         """Images (B, C, H, W) under w (B, S, d), as (B, S, C, H, W)."""

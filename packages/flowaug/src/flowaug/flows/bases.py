@@ -7,6 +7,7 @@ Each is a normflows `BaseDistribution`. `draw(context, n)` gives n samples per c
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -19,7 +20,7 @@ from flowaug.flows.mixture import draw_components, implicit_mixture, mixture_log
 WeightGradient = Literal["implicit", "straight_through"]
 
 
-class ConditionalBase(BaseDistribution):
+class ConditionalBase(BaseDistribution, ABC):
     """A distribution of locations and log-scales: free parameters plus a linear function of the context.
 
     Args:
@@ -63,13 +64,13 @@ class ConditionalBase(BaseDistribution):
         loc, log_scale, rest = raw.split([self.dim, self.dim, self.extra], -1)
         return loc, soft_clamp(log_scale, *self.log_scales), rest
 
+    @abstractmethod
     def draw(self, context: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n samples per context (B, E): z (B, n, d), with gradient, and log-densities (B, n)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Log-densities (...) of z (..., d) given contexts (..., E) that broadcast against it."""
-        raise NotImplementedError
 
     def forward(self, num_samples: int = 1, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """normflows's way of sampling: one z (N, d) and log-density (N,) per context (N, E), num_samples being N.
@@ -87,7 +88,7 @@ class MixtureBase(ConditionalBase):
     r"""$\sum_k \pi_k N(z; \mu_k, \mathrm{diag}\, \sigma_k^2)$, its weights, locations and scales given the context.
 
     Samples are exact: a component is drawn, then a Gaussian. (The published soft Gumbel weights mix locations of
-    different components, so that 5 to 41 % of the samples fall between modes.) Log-densities are exact too.
+    different components, so that samples fall between the modes.) Log-densities are exact too.
 
     Args:
         dim: d.

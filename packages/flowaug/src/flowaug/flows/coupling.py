@@ -28,9 +28,7 @@ class Coupling(ContextLayer):
         ValueError: `moved` is empty or has an index outside 0..d-1.
     """
 
-    moved: Tensor
     kept: Tensor
-    order: Tensor
 
     def __init__(self, dim: int, context_dim: int, moved: Sequence[int], width: int, parameters: int) -> None:
         super().__init__(context_dim, width)
@@ -42,21 +40,7 @@ class Coupling(ContextLayer):
         with torch.no_grad():  # near the identity at first, as published
             self.outer.weight.mul_(0.01)
             self.outer.bias.zero_()
-        self.register_buffer("moved", torch.tensor(moved), persistent=False)
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
-        self.register_buffer("order", torch.tensor([*kept, *moved]).argsort(), persistent=False)
-
-    def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """z (..., d) given the context term (..., width); see `ContextLayer.transform`."""
-        fixed, changing = z.index_select(-1, self.kept), z.index_select(-1, self.moved)
-        hidden = term if self.inner is None else term + self.inner(fixed)
-        raw = self.outer(torch.relu(hidden)).unflatten(-1, (changing.shape[-1], -1))
-        changed, log_det = self.change(changing, raw.expand(*changing.shape, -1), inverse)
-        return torch.cat([fixed, changed], -1).index_select(-1, self.order), log_det.sum(-1)
-
-    def change(self, z: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """New values and log-derivatives of coordinates z (..., m) by raw parameters (..., m, parameters)."""
-        raise NotImplementedError
 
 
 class AffineCoupling(Coupling):
@@ -104,6 +88,9 @@ class SplineCoupling(Coupling):
         bound: Where the splines end.
     """
 
+    moved: Tensor
+    order: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -115,16 +102,23 @@ class SplineCoupling(Coupling):
     ) -> None:
         super().__init__(dim, context_dim, moved, width, 3 * bins - 1)
         self.bins, self.bound = bins, bound
+        places = torch.tensor(moved)
+        self.register_buffer("moved", places, persistent=False)
+        self.register_buffer("order", torch.cat([self.kept, places]).argsort(), persistent=False)
         with torch.no_grad():  # derivatives of 1 at the inner knots: the identity
             one = torch.log(torch.expm1(torch.tensor(1 - 1e-3)))
             self.outer.bias.unflatten(0, (-1, 3 * bins - 1))[:, 2 * bins :] = one
 
-    def change(self, z: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """See `Coupling.change`."""
-        widths, heights, slopes = raw.split([self.bins, self.bins, self.bins - 1], -1)
-        return unconstrained_rational_quadratic_spline(
-            z, widths, heights, slopes, inverse=inverse, tails="linear", tail_bound=self.bound
+    def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """z (..., d) given the context term (..., width); see `ContextLayer.transform`."""
+        fixed, changing = z.index_select(-1, self.kept), z.index_select(-1, self.moved)
+        hidden = term if self.inner is None else term + self.inner(fixed)
+        raw = self.outer(torch.relu(hidden)).unflatten(-1, (changing.shape[-1], -1))
+        widths, heights, slopes = raw.expand(*changing.shape, -1).split([self.bins, self.bins, self.bins - 1], -1)
+        changed, log_det = unconstrained_rational_quadratic_spline(
+            changing, widths, heights, slopes, inverse=inverse, tails="linear", tail_bound=self.bound
         )
+        return torch.cat([fixed, changed], -1).index_select(-1, self.order), log_det.sum(-1)
 
 
 def alternating_sets(dim: int, layers: int, generator: torch.Generator | None = None) -> list[list[int]]:

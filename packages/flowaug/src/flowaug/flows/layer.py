@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ from normflows.flows import Flow
 from torch import Tensor, nn
 
 
-class ContextLayer(Flow):
+class ContextLayer(Flow, ABC):
     """A normflows layer z -> z' given a context, whose context term is computed apart.
 
     `forward(z, context)` and `inverse(z, context)` are those of normflows, for z (..., d) and context (..., E).
@@ -33,9 +34,9 @@ class ContextLayer(Flow):
         """The inverse of `forward`, and its log-determinant (...)."""
         return self.transform(z, self.context(context), inverse=True)
 
+    @abstractmethod
     def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """The transform or its inverse given the context term, and its log-determinant."""
-        raise NotImplementedError
 
 
 def context_terms(layers: Sequence[ContextLayer], context: Tensor) -> tuple[Tensor, ...]:
