@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import pathlib
@@ -341,48 +340,6 @@ def test_presets_of_real_data_load(real_data: pathlib.Path) -> None:
         assert len(sets.train) == 100
         assert len(sets.test) > 4000
     assert sets.train.num_classes == 10
-
-
-def test_rates_follow_the_published_steps() -> None:
-    """CIFAR: a tenth after 80 and again after 160 of 200 epochs, scalars a tenth of that, the augmenter's constant."""
-    config = replace(TrainConfig.PRESETS["cifar10-paper"], device="cpu")
-    model = make_model(config, load(small(image_size=32)).train)
-    optimizer = make_optimizer(config, model)
-    scheduler = make_scheduler(config, optimizer)
-    rates = []
-    for _ in range(200):
-        rates.append([group["lr"] for group in optimizer.param_groups])
-        optimizer.step()
-        scheduler.step()
-    for epoch, rate in ((0, 0.1), (79, 0.1), (80, 0.01), (159, 0.01), (160, 0.001)):
-        assert rates[epoch] == pytest.approx([rate, rate / 10, 1e-4])
-
-
-@pytest.mark.parametrize("kind", ["adam", "sgd"])
-def test_paired_optimizers_step_as_their_parts_and_restore(kind: str) -> None:
-    """Both step as they would alone, and a restored pair goes on exactly, its groups still shared with its parts."""
-    config = small(optimizer=kind, weight_decay=0.01, lr=0.1, lr_aug=0.2)
-    data = load(config).train
-
-    def stepped(pair: bool) -> list[Tensor]:
-        torch.manual_seed(0)
-        model = make_model(config, data)
-        optimizer = make_optimizer(config, model)
-        for number in range(4):
-            if pair and number == 2:
-                state = copy.deepcopy(optimizer.state_dict())
-                optimizer = make_optimizer(config, model)
-                optimizer.load_state_dict(state)
-                optimizer.param_groups[0]["lr"] = 0.05
-            elif number == 2:
-                optimizer.parts[0].param_groups[0]["lr"] = 0.05
-            for place, parameter in enumerate(model.parameters()):
-                parameter.grad = torch.full_like(parameter, 0.1 * (place + number))
-            for part in (optimizer,) if pair else optimizer.parts:
-                part.step()
-        return [parameter.detach() for parameter in model.parameters()]
-
-    assert all(torch.equal(one, other) for one, other in zip(stepped(True), stepped(False), strict=True))
 
 
 def test_medians_by_class() -> None:

@@ -1,4 +1,4 @@
-"""The entry point, whole: train, resume, evaluate, grid, bad input, two processes."""
+"""The entry point, whole: train, resume, evaluate, bad input, two processes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from rml_meta import class_split, evaluation, learners
 from rml_meta.cli import main
 from rml_meta.environments import ColourEnvironments
 from rml_meta.evaluate import accuracy_on
-from rml_meta.grid import GridConfig, cells, markdown
 from rml_meta.recipes import METHODS, TrainConfig
-from rml_meta.reported import PROTOCOLS, REPORTED
 from rml_meta.sampling import ImageSteps, held_out_tasks, make_environments, training_batches
 from rml_meta.train import Step, fit_on, make_optimizer, make_scheduler, make_step
 from robustvision_core.data import Batch, DeviceBatches, EpisodeBatch, ImageSet
@@ -185,49 +183,6 @@ def test_evaluate_refuses_what_is_no_run(tmp_path: pathlib.Path, capsys: pytest.
     assert "no run in" in capsys.readouterr().err
     assert main(["evaluate", "--run", str(tmp_path), "--episodes", "1"]) == 2
     assert "episodes must be at least 2" in capsys.readouterr().err
-
-
-def test_grid_keeps_finished_cells(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "grid"
-    arguments = ["grid", "--data", "glyphs", "--methods", "protonet", "maml", "--shots", "1", "--episodes", "4"]
-    arguments += ["--epochs", "1", "--steps", "1", "--out", str(out), "--device", "cpu"]
-    assert main([*arguments, "--dry-run", "True"]) == 0
-    assert capsys.readouterr().out.count("to do  glyphs-1shot-") == 2
-    assert not out.exists()
-    assert main(arguments) == 0
-    table = capsys.readouterr().out
-    assert "| method | glyphs 1-shot | glyphs 1-shot, reported |" in table
-    rows = json.loads((out / "table.json").read_text())
-    assert [row["method"] for row in rows] == ["protonet", "maml"]
-    summary = out / "glyphs-1shot-maml-seed0" / "summary.json"
-    assert rows[1]["accuracy"] == pytest.approx(100 * json.loads(summary.read_text())["novel"]["accuracy"], abs=0.01)
-    before = summary.stat().st_mtime_ns
-    assert main([*arguments, "--dry-run", "True"]) == 0
-    assert capsys.readouterr().out.count("done   glyphs-1shot-") == 2
-    assert main(arguments) == 0
-    assert summary.stat().st_mtime_ns == before
-
-
-def test_grid_is_the_papers_two_tables() -> None:
-    whole = cells(GridConfig())
-    assert len(whole) == 9 * 6 * 2
-    assert len({cell.name for cell in whole}) == len(whole)
-    assert all(cell.reported is not None for cell in whole)
-    cross = next(c for c in whole if (c.protocol, c.shots, c.method) == ("mini-cub", 5, "rml"))
-    assert (cross.config.data, cross.config.target) == (GridConfig().mini, GridConfig().cub)
-    assert cross.reported == 56.78
-    # of the printed bold rows: RML leads every column
-    for column in REPORTED.values():
-        assert max(column, key=lambda method: column[method]) == "rml"
-    row = {"protocol": "mini", "shots": 1, "method": "rml", "accuracy": 50.0, "interval": 0.5, "reported": 48.55}
-    assert "| rml | 50.00 ± 0.50 | 48.55 |" in markdown([row])
-    assert set(PROTOCOLS) == {protocol for protocol, _ in REPORTED}
-
-
-@pytest.mark.parametrize("arguments", [["--methods", "mml"], ["--protocols", "mni"], ["--preset", "papr"]])
-def test_grid_refuses_unknown_names(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["grid", *arguments, "--dry-run", "True"]) == 2
-    assert "did you mean" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", TrainConfig.PRESETS)
