@@ -45,8 +45,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor], forward: 
     """Set the running statistics to the means over `batches`, each batch counting the same (AdaBN).
 
     They are reset first. Only batch norm is in training mode meanwhile, so dropout rests; every mode and momentum is
-    as before afterwards. Nothing happens where there is no batch norm or no batch. By itself this is no adaptation:
-    without strong augmentation of the pseudo-labelled samples it was measured to lower the target accuracy.
+    as before afterwards. Nothing happens where there is no batch norm or no batch. By itself this is little adaptation.
 
     Args:
         model: Whose layers to set.

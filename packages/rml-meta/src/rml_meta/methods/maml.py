@@ -34,7 +34,7 @@ class MAML(GradientMethod):
         inner_lr: Rate of the inner loop; where it is learned, where learning starts.
         inner_steps: Steps of the inner loop in training.
         backend: See `rml_meta.adapt`.
-        first_order: Leave out second derivatives (FOMAML): 1.5 to 1.7 times faster, and measurably worse.
+        first_order: Leave out second derivatives (FOMAML): faster, and another gradient.
         adapted: `all`, `head` (ANIL, Raghu et al. 2020), `body` (BOIL, Oh et al. 2021), or a function of the name.
         learn_lr: `meta-sgd` learns a rate for every coordinate (Li et al. 2017), `per-step` one for every parameter
             tensor and step (MAML++, Antoniou et al. 2019).

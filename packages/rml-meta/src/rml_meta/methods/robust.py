@@ -30,8 +30,7 @@ class RML(MAML):
     Batches have leading dimensions (G, E): G groups of tasks with the same classes, one task an environment.
 
     It helps where the nuisance varies between environments within an episode, or where support and query come from
-    different environments of those seen. No benefit was found for nuisances that all environments share, nor for
-    transforms never seen.
+    different environments of those seen. No benefit was found for nuisances that all environments share.
 
     Args:
         model: As `MAML`.
@@ -40,14 +39,13 @@ class RML(MAML):
         pairing: `cross_env`: tasks of one group in different environments. `within_env` (equation 6 by the letter):
             one environment, different groups. `all_pairs` (equation 5): every task with every other, as far as
             `class_alignment` lets them meet. `diagonal` is MAML.
-        include_self: Judge each task on its own query set too (i = j). Left out it was better wherever both were
-            measured, and costs less.
+        include_self: Judge each task on its own query set too (i = j). Left out it costs less.
         class_alignment: What the outputs mean for another task. `same_classes`: pairs stay within a group, whose
             classes are shared. `reheaded`: the head is fitted anew, from its initial values, on the support set of
             task j over the body of task i. `literal`: outputs as they are, whatever they meant in task i: right for
             a head over all base classes, noise for labels numbered within an episode.
         penalty: `irmv1` on the adapted logits, `vrex` (variance of the environments' risks), `std` (its root, as
-            meta-IRM), or None. None was the best: IRMv1 at weights of 10 and more did harm.
+            meta-IRM), or None.
         penalty_weight: $\lambda$.
         anneal_steps: The penalty counts from this many training steps on. Too early it drives logits to 0.
         rescale: Divide the total by $\lambda$ where that is above 1 and counts, to keep the gradient's size.
