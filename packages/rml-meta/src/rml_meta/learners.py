@@ -21,6 +21,7 @@ from rml_meta.methods import (
     RelationNet,
     Reptile,
 )
+from rml_meta.methods.embedding import EmbeddingMethod
 from rml_meta.networks import Backbone, Classifier, build_backbone
 from rml_meta.recipes import TrainConfig
 
@@ -40,6 +41,8 @@ def build(config: TrainConfig, channels: int, classes: int) -> FewShotMethod:
         raise UserError(f"{config.method}: {error}") from error
     if config.transductive is not None:
         method.transductive = config.transductive
+    if isinstance(method, EmbeddingMethod):
+        method.train_ways = config.train_ways or None
     return method
 
 

@@ -12,6 +12,7 @@ METHODS = ("rml", "maml", "reptile", "metalstm", "matchingnet", "protonet", "rel
 """What `--method` takes."""
 
 GRADIENT_METHODS = ("rml", "maml", "reptile", "metalstm")
+METRIC_METHODS = ("matchingnet", "protonet", "relationnet")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class TrainConfig(RunOptions):
     """Random shifts, flips and rotations by up to 15 degrees of the training images."""
     ways: int = 5
     """Classes a task, N."""
+    train_ways: int = 0
+    """matchingnet, protonet, relationnet: classes a task in training; more than in use make a harder task, and were
+    found to help (Snell et al. 2017). 0 is as --ways."""
     shots: int = 1
     """Support images a class, K."""
     queries: int = 5
@@ -137,12 +141,15 @@ class TrainConfig(RunOptions):
         self.at_least(1, *counts, "epochs", "image_batch", "reptile_steps", "reptile_test_steps", "image_size")
         self.at_least(2, "val_episodes", "test_episodes")
         self.at_least(0, "clip_norm", "anneal_steps", "penalty_weight", "reptile_batch", "multi_step_epochs")
-        self.at_least(0, "test_inner_steps")
+        self.at_least(0, "test_inner_steps", "train_ways")
         self.positive("inner_lr", "reptile_lr")
         if self.lr is not None:
             self.positive("lr")
         if self.method.startswith("baseline") and self.environments not in ("auto", "none"):
             raise UserError(f"{self.method} trains on images, not on tasks: leave --environments away")
+
+        if self.train_ways and self.method not in METRIC_METHODS:
+            raise UserError(f"{self.method} cannot change its number of classes: leave --train-ways away")
 
     @property
     def training_environments(self) -> str:

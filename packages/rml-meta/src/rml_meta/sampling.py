@@ -71,14 +71,15 @@ def training_batches(config: TrainConfig, base: ImageSet, runtime: Runtime) -> E
     if config.method.startswith("baseline"):
         size = min(config.image_batch, len(base))
         return ImageSteps(DeviceBatches(base, size, shuffle=True, drop_last=True, **options), config.steps)
-    made = make_environments(config.training_environments, config.correlations, config.ways)
+    ways = config.train_ways or config.ways
+    made = make_environments(config.training_environments, config.correlations, ways)
     environments = 1 if made is None else len(made)
     groups, rest = divmod(config.tasks, environments)
     if rest or not groups:
         raise UserError(f"tasks is {config.tasks}: expected a multiple of the {environments} environments")
     if config.method == "rml":
         _check_pairs(config, config.tasks // runtime.world_size, environments)
-    sizes = (config.ways, config.shots, config.queries, config.steps * groups)
+    sizes = (ways, config.shots, config.queries, config.steps * groups)
     return EpisodeSampler(base, *sizes, batch_size=groups, environments=made, **options)
 
 

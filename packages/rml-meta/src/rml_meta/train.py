@@ -57,7 +57,9 @@ def make_step(config: TrainConfig, split: ClassSplit) -> Step:
     """The training step with weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return Step(learners.build(config, split.channels, split.base.num_classes))
+        step = Step(learners.build(config, split.channels, split.base.num_classes))
+    # faster pooling and convolutions, on processors too
+    return step.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
 
 
 def fit_on(config: TrainConfig, split: ClassSplit, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:

@@ -25,7 +25,12 @@ class EmbeddingMethod(FewShotMethod):
     Args:
         backbone: Inputs (B, ...) to features (B, D) or maps (B, C, H, W).
         ways: Number of classes N of a task; None reads it from the labels, which waits for the device.
+
+    Attributes:
+        train_ways: Number of classes of a task in training; None is as `ways`.
     """
+
+    train_ways: int | None = None
 
     def __init__(self, backbone: nn.Module, ways: int | None = None) -> None:
         super().__init__()
@@ -50,7 +55,8 @@ class EmbeddingMethod(FewShotMethod):
         shots = tasks.support_y.shape[1]
         # one pass for all images; batch norms see the statistics of the whole batch
         features = embed(self.backbone, torch.cat([tasks.support_x, tasks.query_x], 1), 2)
-        state = self.describe(features[:, :shots], tasks.support_y, count_ways(tasks.support_y, self.ways))
+        ways = count_ways(tasks.support_y, self.train_ways or self.ways)
+        state = self.describe(features[:, :shots], tasks.support_y, ways)
         return self.query_loss(self.compare(state, features[:, shots:]), tasks.query_y)
 
     def fit_support(self, support_x: Tensor, support_y: Tensor) -> Any:

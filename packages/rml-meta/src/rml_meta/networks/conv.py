@@ -51,13 +51,14 @@ class ConvNet(Backbone):
         side = image_size
         for number, (pools, pad) in enumerate(zip(pool, padding, strict=True)):
             inputs = hidden if number else channels
-            layers += [nn.Conv2d(inputs, hidden, 3, padding=pad), make_norm(norm, hidden), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, hidden, 3, padding=pad), make_norm(norm, hidden)]
             side = side - 2 + 2 * pad
             if side < 1:
                 raise ValueError(f"images of {image_size} pixels are too small for block {number + 1}: pad it")
             if pools and side > 1:
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
+            layers.append(nn.ReLU())  # after the pooling: the same numbers, a quarter of the work
         side = side if largest_map is None else min(side, largest_map)
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(side))
         self.set_output(hidden, side, flat)
