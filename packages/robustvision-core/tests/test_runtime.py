@@ -6,7 +6,7 @@ import pytest
 import torch
 from robustvision_core.errors import UserError
 from robustvision_core.metrics import accuracy, confusion_matrix, predict, recalls
-from robustvision_core.runtime import Runtime, derive_seed, to_device, unwrap
+from robustvision_core.runtime import Runtime, channels_last, derive_seed, to_device, unwrap
 from torch import nn
 
 
@@ -135,3 +135,12 @@ def test_predict_leaves_the_model_as_it_was() -> None:
     assert logits.shape == (10, 4)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_channels_last_keeps_what_a_network_computes() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3)).double()
+    x = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    before = network(x)
+    channels_last(network)
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in network.parameters() if p.dim() == 4)
+    torch.testing.assert_close(network(x), before, rtol=0, atol=1e-12)

@@ -14,7 +14,7 @@ from robustvision_core.errors import UserError
 from robustvision_core.loop import fit
 from robustvision_core.metrics import accuracy, predict
 from robustvision_core.run import Run, load_checkpoint, load_part
-from robustvision_core.runtime import Runtime, derive_seed
+from robustvision_core.runtime import Runtime, channels_last, derive_seed
 from torch import Tensor, nn
 
 from fdiv_noisy import criteria, plots
@@ -103,7 +103,7 @@ def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | No
     first = batches.parts[0] if isinstance(batches, PeerBatches) else batches
     wrapped = runtime.wrap(step)
     if runtime.device.type == "cuda":
-        step.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
+        channels_last(step.network)
     optimizer = make_optimizer(config, step)
     held = None if noisy.val is None else ordered_batches(config, noisy.val, first.mean, first.std, runtime)
 

@@ -12,7 +12,7 @@ import torch
 from robustvision_core.data import Batch, DeviceBatches, ImageSet
 from robustvision_core.loop import fit
 from robustvision_core.run import Run, load_checkpoint, load_part
-from robustvision_core.runtime import Runtime, derive_seed
+from robustvision_core.runtime import Runtime, channels_last, derive_seed
 from torch import Tensor, nn
 
 from flowaug import plots
@@ -104,7 +104,7 @@ def fit_on(config: TrainConfig, sets: Sets, runtime: Runtime, run: Run | None, s
     batches = make_batches(config, sets.train, runtime)
     wrapped = runtime.wrap(step)
     if runtime.device.type == "cuda":
-        step.model.classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # stubs lack it
+        channels_last(step.model.classifier)
     optimizer = make_optimizer(config, step.model)
     held = None if sets.val is None else ordered_batches(sets.val, runtime)
 

@@ -12,7 +12,7 @@ from robustvision_core.errors import UserError
 from robustvision_core.loop import fit
 from robustvision_core.metrics import accuracy
 from robustvision_core.run import Run, load_checkpoint, load_part
-from robustvision_core.runtime import Runtime
+from robustvision_core.runtime import Runtime, channels_last
 from torch import Tensor, nn
 
 from pseudolabel_da import plots
@@ -60,8 +60,7 @@ def make_network(config: TrainConfig, data: AdaptationData) -> nn.Module:
 def fit_on(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
     """Train `step` on the data; records of the epochs of both phases."""
     wrapped = runtime.wrap(step)
-    # on GPUs for tensor cores; on the CPU a step of the small CNN was measured 1.7 times as fast
-    step.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
+    channels_last(step.network)
     optimizer = torch.optim.AdamW(step.parameters(), config.lr, weight_decay=config.weight_decay)
     phases = Phases(config, data, step, optimizer, runtime)
     return fit(

@@ -12,7 +12,7 @@ import torch
 from robustvision_core.data import EpisodeSampler
 from robustvision_core.loop import fit
 from robustvision_core.run import Run, load_checkpoint, load_part
-from robustvision_core.runtime import Runtime
+from robustvision_core.runtime import Runtime, channels_last
 from torch import Tensor, nn
 
 from rml_meta import class_split, learners, plots
@@ -58,8 +58,8 @@ def make_step(config: TrainConfig, split: ClassSplit) -> Step:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         step = Step(learners.build(config, split.channels, split.base.num_classes))
-    # faster pooling and convolutions, on processors too
-    return step.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in its stubs
+    channels_last(step)
+    return step
 
 
 def fit_on(config: TrainConfig, split: ClassSplit, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
