@@ -104,6 +104,22 @@ def test_every_method_trains_and_is_repeatable(method: str) -> None:
     assert any(not torch.equal(value, states[0][name]) for name, value in before.items())
 
 
+@pytest.mark.parametrize("method", ["matchingnet", "protonet", "relationnet"])
+def test_larger_tasks_in_training_than_in_use(method: str) -> None:
+    config = tiny(method=method, train_ways=6)
+    with Runtime.session("cpu", seed=config.seed) as runtime:
+        split = class_split.load(config)
+        step = make_step(config, split)
+        (episode, *_) = training_batches(config, split.base, runtime).epoch(0)
+        assert int(episode.query_y.max()) == config.train_ways - 1
+        assert step(episode).isfinite()
+        with pytest.raises(RuntimeError, match="num_classes"):  # three ways in training do not take them
+            make_step(replace(config, train_ways=0), split)(episode)
+        (task, *_) = held_out_tasks(config, split, "val", runtime, correlations=config.correlations).epoch(0)
+        state = step.method.fit_support(task.support_x, task.support_y)
+        assert step.method.predict(state, task.query_x).shape[-1] == config.ways
+
+
 @pytest.mark.parametrize("method", ["rml", "reptile", "relationnet", "baseline"])
 def test_resume_within_an_epoch_is_exact(method: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(method=method, multi_step_epochs=2 if method == "rml" else 0)
@@ -158,6 +174,7 @@ def test_resume_within_an_epoch_is_exact(method: str, tmp_path: pathlib.Path, mo
         (["--method", "baseline", "--environments", "colour"], "baseline trains on images"),
         (["--backend", "vmap", "--multi-step-epochs", "3"], "multi_step_epochs needs the iterates of backend 'loop'"),
         (["--norm", "none", "--per-step-norm", "True"], "per_step_norm needs affine batch norms"),
+        (["--method", "maml", "--train-ways", "10"], "maml cannot change its number of classes"),
         (["--ways", "0"], "ways must be at least 1, got 0"),
         (["--inner-lr", "0"], "inner_lr must be positive, got 0.0"),
         (["--lr", "0"], "lr must be positive, got 0.0"),
