@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 SMALLEST = 1e-30  # far below any sum of weights, far above the smallest float32: 0 / SMALLEST is 0
+PAIR_SHARE = 1e-6  # of the squared weight: what pairs of two different samples hold at least, above rounding
 
 
 class Labels(NamedTuple):
@@ -98,28 +99,21 @@ def make_labels(
     Args:
         targets: Class indices or probabilities.
         logits: Give the number of classes, type and device.
-        weight: (K,) weight of each class; samples are drawn that much more often, so to speak.
+        weight: (K,) weight of each class; samples are drawn that much more often, so to speak. Not with coefficients.
         ignore_index: Hard labels of this value have weight 0.
         label_smoothing: Share of the mass spread evenly over all classes, in [0, 1].
         coefficients: (K, K) bias correction: a label k stands for row k's mass (see `transition.coefficients`).
     """
     k = logits.shape[1]
     if targets.is_floating_point():
-        mass = targets
-        if label_smoothing:
-            mass = mass * (1 - label_smoothing) + mass.sum(1, keepdim=True) * (label_smoothing / k)
-        if weight is not None:
-            mass = mass * weight
-        sample_weight = mass.sum(1)
-        return Labels(None, mass if coefficients is None else mass @ coefficients, sample_weight)
+        sample_weight = spread(targets, label_smoothing, weight).sum(1)
+        return Labels(None, spread(targets, label_smoothing, weight, coefficients), sample_weight)
     counts = targets != ignore_index
     hard = targets * counts  # class 0, of weight 0, where ignored
     if label_smoothing:
-        smooth = torch.eye(k, dtype=logits.dtype, device=logits.device) * (1 - label_smoothing) + label_smoothing / k
-        if weight is not None:
-            smooth = smooth * weight
-        sample_weight = counts * smooth.sum(1)[hard]
-        rows = smooth if coefficients is None else smooth @ coefficients
+        eye = torch.eye(k, dtype=logits.dtype, device=logits.device)
+        sample_weight = counts * spread(eye, label_smoothing, weight).sum(1)[hard]
+        rows = spread(eye, label_smoothing, weight, coefficients)
         return Labels(None, counts[:, None] * rows[hard], sample_weight)
     sample_weight = counts.to(logits.dtype)
     if weight is not None:
@@ -127,6 +121,17 @@ def make_labels(
     if coefficients is None:
         return Labels(hard, None, sample_weight)
     return Labels(None, sample_weight[:, None] * coefficients[hard], sample_weight)
+
+
+def spread(
+    mass: Tensor, label_smoothing: float, weight: Tensor | None = None, coefficients: Tensor | None = None
+) -> Tensor:
+    """Label mass (..., K) corrected, then smoothed, then weighted: a correction knows unsmoothed noisy labels only."""
+    if coefficients is not None:
+        mass = mass @ coefficients
+    if label_smoothing:
+        mass = mass * (1 - label_smoothing) + mass.sum(-1, keepdim=True) * (label_smoothing / mass.shape[-1])
+    return mass if weight is None else mass * weight
 
 
 def reduce(values: Tensor, labels: Labels, reduction: str, shape: torch.Size) -> Tensor:
@@ -139,20 +144,33 @@ def reduce(values: Tensor, labels: Labels, reduction: str, shape: torch.Size) ->
 def pair_scale(weight: Tensor) -> Tensor:
     """W / (W^2 - sum of w^2): over all ordered pairs of different samples, their weights times this sum to W.
 
-    With fewer than two weighted samples there is no pair, and what this multiplies is 0.
+    0 with fewer than two weighted samples: there is no pair, and the difference is rounding.
     """
     total = weight.sum()
-    return total / (total * total - weight @ weight).clamp_min(SMALLEST)
+    pairs = total * total - weight @ weight
+    some = pairs > PAIR_SHARE * total * total
+    return torch.where(some, total / torch.where(some, pairs, 1.0), 0.0)
 
 
-def check_options(reduction: str, label_smoothing: float, weight: Tensor | None) -> None:
-    """Raise ValueError for an unknown reduction, a smoothing outside [0, 1] or weights that are not (K,)."""
+def full_precision(logits: Tensor) -> torch.autocast:
+    """The context that losses compute in: without autocast, which would round their matrix products to 16 bits."""
+    return torch.autocast(logits.device.type, enabled=False)
+
+
+def check_options(reduction: str, label_smoothing: float, weight: Tensor | None, corrected: bool = False) -> None:
+    """Raise ValueError for an option out of range, or for class weights of `corrected` labels.
+
+    Weights belong to clean classes: weighting the noisy label is biased, and weighting the corrected mass gives samples
+    of negative weight, whose sum no loss can be divided by.
+    """
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"unknown reduction {reduction!r}: expected none, mean or sum")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
     if weight is not None and weight.ndim != 1:
         raise ValueError(f"weight must have shape (K,), got {tuple(weight.shape)}")
+    if weight is not None and corrected:
+        raise ValueError("class weights cannot be combined with a bias correction: leave weight or transition away")
 
 
 def class_prior(labels: Tensor, num_classes: int, ignore_index: int = -100) -> Tensor:

@@ -21,7 +21,17 @@ from torch import Tensor, nn
 
 from fdiv_noisy import divergences
 from fdiv_noisy.divergences import Divergence
-from fdiv_noisy.labels import SMALLEST, Labels, check_options, flatten, make_labels, pair_scale, reduce
+from fdiv_noisy.labels import (
+    SMALLEST,
+    Labels,
+    check_options,
+    flatten,
+    full_precision,
+    make_labels,
+    pair_scale,
+    reduce,
+    spread,
+)
 from fdiv_noisy.transition import Transition, coefficients
 
 Product = Literal["shift", "exact", "external"]
@@ -54,7 +64,9 @@ def f_divergence_loss(
     Returns:
         The loss: 0-dim, or of the targets' shape for `reduction="none"`. 0 where the batch has no labelled sample.
     """
-    check_options(reduction, label_smoothing, weight)
+    check_options(reduction, label_smoothing, weight, correction is not None)
+    if product not in ("shift", "exact", "external"):
+        raise ValueError(f"unknown product {product!r}: expected shift, exact or external")
     d = divergences.get(divergence)
     shape = targets.shape if not targets.is_floating_point() else logits.shape[:1] + logits.shape[2:]
     logits, targets = flatten(logits, targets)
@@ -65,20 +77,18 @@ def f_divergence_loss(
         "label_smoothing": label_smoothing,
         "coefficients": correction,
     }
-    labels = make_labels(targets, logits, **options)
-    if product == "exact":
-        values = _exact(d, logits, labels, _corrected_prior(prior, weight, correction), alpha)
-    elif product == "shift":
-        values = _shift(d, logits, labels, generator, alpha)
-    elif product == "external":
+    with full_precision(logits):
+        labels = make_labels(targets, logits, **options)
+        if product == "exact":
+            prior = None if prior is None else _product_prior(prior, label_smoothing, weight, correction)
+            return reduce(_exact(d, logits, labels, prior, alpha), labels, reduction, shape)
+        if product == "shift":
+            return reduce(_shift(d, logits, labels, generator, alpha), labels, reduction, shape)
         joint = _expect(d.g, logits.softmax(1), labels)
         products = alpha * _external(d, peer_logits, peer_targets, options, labels, reduction)
         if products.shape != joint.shape:  # peers of another number have no samples to stand beside
             return products.mean() - reduce(joint, labels, reduction, shape)
-        values = products - joint
-    else:
-        raise ValueError(f"unknown product {product!r}: expected shift, exact or external")
-    return reduce(values, labels, reduction, shape)
+        return reduce(products - joint, labels, reduction, shape)
 
 
 def _expect(function: divergences.ElementWise, p: Tensor, labels: Labels) -> Tensor:
@@ -142,13 +152,10 @@ def _external(
     return products * (wanted / peers.weight.sum().clamp_min(SMALLEST))
 
 
-def _corrected_prior(prior: Tensor | None, weight: Tensor | None, correction: Tensor | None) -> Tensor | None:
-    if prior is None:
-        return None
-    if weight is not None:
-        prior = prior * weight
-    prior = prior / prior.sum()
-    return prior if correction is None else prior @ correction
+def _product_prior(prior: Tensor, label_smoothing: float, weight: Tensor | None, correction: Tensor | None) -> Tensor:
+    """The mass (K,) of the product's label, from the shares of the given labels: treated as the labels are."""
+    total = spread(prior, label_smoothing, weight).sum()
+    return spread(prior, label_smoothing, weight, correction) / total
 
 
 class FDivergenceLoss(nn.Module):
@@ -171,14 +178,15 @@ class FDivergenceLoss(nn.Module):
         transition: A noise model (`fdiv_noisy.Uniform`, `fdiv_noisy.Sparse`, or a row-stochastic (K, K)
             matrix) to correct the bias for (corollary 1). The mean then estimates the clean divergence times the
             share of information left (1 for a plain matrix).
-        weight: (K,) class weights: the divergence of a data set in which class k stands weight[k] times as often.
+        weight: (K,) class weights: the divergence of a data set in which class k stands weight[k] times as often. Not
+            with `transition`.
         ignore_index: Hard targets of this value count for nothing.
-        label_smoothing: Share of each label spread over all classes, in [0, 1].
+        label_smoothing: Share of each label, corrected if it is, spread over all classes, in [0, 1].
         reduction: `mean` (weighted), `sum` or `none` (whose mean over the batch is `mean` without weights).
         generator: A CPU generator for the shifts.
 
     Shape:
-        - logits: (B, K) or (B, K, d1, ...), any real type; half precision is computed in float32.
+        - logits: (B, K) or (B, K, d1, ...), any real type; computed in float32 at least, under autocast too.
         - targets: (B, d1, ...) class indices, or probabilities of the logits' shape.
 
     Raises:
@@ -208,7 +216,7 @@ class FDivergenceLoss(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_options(reduction, label_smoothing, weight)
+        check_options(reduction, label_smoothing, weight, transition is not None)
         if product not in ("shift", "exact", "external"):
             raise ValueError(f"unknown product {product!r}: expected shift, exact or external")
         if prior is not None and product != "exact":

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from fdiv_noisy.labels import Labels, check_options, flatten, make_labels, pair_scale, reduce
+from fdiv_noisy.labels import Labels, check_options, flatten, full_precision, make_labels, pair_scale, reduce
 from fdiv_noisy.transition import Transition, as_matrix, coefficients
 
 FLOOR = 1e-7  # smallest probability whose logarithm is taken where the published losses clamp
@@ -32,6 +32,7 @@ class LabelLinearLoss(nn.Module, ABC):
     """
 
     weight: Tensor | None
+    coefficients: Tensor | None
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class LabelLinearLoss(nn.Module, ABC):
         super().__init__()
         check_options(reduction, label_smoothing, weight)
         self.register_buffer("weight", weight)
+        self.register_buffer("coefficients", None)  # (K, K) bias correction, where a subclass has one
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.reduction = reduction
@@ -55,15 +57,18 @@ class LabelLinearLoss(nn.Module, ABC):
         """The loss, reduced."""
         shape = targets.shape if not targets.is_floating_point() else logits.shape[:1] + logits.shape[2:]
         logits, targets = flatten(logits, targets)
-        labels = make_labels(
-            targets,
-            logits,
-            weight=None if self.weight is None else self.weight.to(logits),
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-        )
-        values = self.sample_values(self.class_values(logits.log_softmax(1)), labels)
-        return reduce(values, labels, self.reduction, shape)
+        weight, coefficients = (None if x is None else x.to(logits) for x in (self.weight, self.coefficients))
+        with full_precision(logits):
+            labels = make_labels(
+                targets,
+                logits,
+                weight=weight,
+                ignore_index=self.ignore_index,
+                label_smoothing=self.label_smoothing,
+                coefficients=coefficients,
+            )
+            values = self.sample_values(self.class_values(logits.log_softmax(1)), labels)
+            return reduce(values, labels, self.reduction, shape)
 
     def sample_values(self, values: Tensor, labels: Labels) -> Tensor:
         """Weighted loss (N,) of each sample from those of every label (N, K)."""
@@ -138,6 +143,7 @@ class ForwardCorrection(LabelLinearLoss):
 
     Args:
         transition: A noise model, or a row-stochastic (K, K) matrix.
+        options: Those of every loss here; `weight` and `label_smoothing` are of the noisy label.
     """
 
     matrix: Tensor
@@ -158,17 +164,17 @@ class BackwardCorrection(LabelLinearLoss):
 
     Args:
         transition: A row-stochastic (K, K) matrix or a noise model, taken as its matrix.
+        options: Those of every loss here but `weight`. Smoothing spreads the corrected label.
     """
-
-    inverse: Tensor
 
     def __init__(self, transition: Transition, **options) -> None:
         super().__init__(**options)
-        self.register_buffer("inverse", coefficients(as_matrix(transition)))
+        check_options(self.reduction, self.label_smoothing, self.weight, corrected=True)
+        self.coefficients = coefficients(as_matrix(transition))
 
     def class_values(self, log_p: Tensor) -> Tensor:
         """(N, K)."""
-        return -log_p @ self.inverse.to(log_p).T
+        return -log_p
 
 
 class PeerLoss(LabelLinearLoss):
@@ -218,11 +224,12 @@ class DMILoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss (0-dim) of logits (B, K, ...) and class indices (B, ...) or probabilities."""
         logits, targets = flatten(logits, targets)
-        labels = make_labels(targets, logits, ignore_index=self.ignore_index)
-        if labels.hard is not None:
-            p = logits.softmax(1) * labels.weight[:, None]
-            u = p.new_zeros(p.shape[1], p.shape[1]).index_add(0, labels.hard, p)
-        else:
-            assert labels.mass is not None
-            u = labels.mass.T @ logits.softmax(1)
-        return -(torch.linalg.det(u).abs() + 1e-3).log()
+        with full_precision(logits):
+            labels = make_labels(targets, logits, ignore_index=self.ignore_index)
+            if labels.hard is not None:
+                p = logits.softmax(1) * labels.weight[:, None]
+                u = p.new_zeros(p.shape[1], p.shape[1]).index_add(0, labels.hard, p)
+            else:
+                assert labels.mass is not None
+                u = labels.mass.T @ logits.softmax(1)
+            return -(torch.linalg.det(u).abs() + 1e-3).log()
