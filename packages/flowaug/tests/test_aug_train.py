@@ -209,6 +209,7 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path) -> N
         (["--data", "digits", "--train-size", "99999"], "train_size 99999 and val_size 0 do not fit"),
         (["--controller", "band", "--entropy", "2", "1"], "--controller band: expected low <= high"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--burn-in", "2"], "the augmenter would never train: burn_in 2 must be below epochs 2"),
         (["--views", "0"], "views must be at least 1, got 0"),
         (["--lr", "0"], "lr must be positive, got 0"),
         (["--start-scale", "50"], "the initial scale must be in"),
@@ -236,6 +237,8 @@ def test_bad_input_is_one_line_and_status_2(
         (["align", "--run", "RUN", "--gamma", "2"], "gamma must be in (0, 1], got 2"),
         (["align", "--run", "RUN", "--degrees", "200"], "degrees must be in [0, 180], got 200"),
         (["align", "--run", "RUN", "--steps", "0"], "steps and samples at least 1"),
+        (["align", "--run", "RUN", "--images", "1"], "1 images have no two of one class"),
+        (["align", "--run", "RUN", "--images", "2"], "2 images have no two of one class"),
     ],
 )
 def test_bad_verbs_are_one_line(trained: pathlib.Path, arguments: list[str], message: str, capsys) -> None:

@@ -206,6 +206,9 @@ def test_pid_controller_equals_a_plain_loop() -> None:
         (lambda: EntropyController(2.0, 1.0), "low <= high"),
         (lambda: EntropyController(0.0, 1.0, alpha=20.0), "largest"),
         (lambda: PIDEntropyController(2.0, 1.0), "low <= high"),
+        (lambda: PIDEntropyController(0.0, 1.0, alpha=0.6), "largest"),
+        (lambda: make_model().predict(torch.rand(2, 1, 8, 8), n=0), "n must be >= 1, got 0"),
+        (lambda: make_model().augmenter.align(torch.rand(2, 1, 8, 8), n=0), "n >= 1"),
         (lambda: make_model(n_train=0), "n_train"),
     ],
 )

@@ -9,9 +9,8 @@ import pytest
 import scipy.linalg
 import torch
 import torch.nn.functional as F
-from flowaug import AffineSpace, ColorSpace, CropSpace, unwarp, warp_boxes, warp_masks, warp_points
+from flowaug import AffineSpace, ColorSpace, CropSpace, motion_matrices, unwarp, warp_boxes, warp_masks, warp_points
 from flowaug.spaces import FREE_ENTRIES, ROTATION_DISCOVERY, affine_exponential
-from flowaug.targets import motion_matrices
 from flowaug.warp import compose, homogeneous, identity_matrices, invert, normalised, pixels, warp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +69,21 @@ def test_rotations_keep_distances_in_oblong_images(align_corners: bool) -> None:
     torch.testing.assert_close(moved @ moved.T, torch.eye(2, dtype=torch.float64))
     angle = torch.atan2(moved[1, 0], moved[0, 0])  # y points down: counter-clockwise on the screen is negative
     assert float(angle) == pytest.approx(-0.3 * math.pi)
+
+
+def test_an_inference_call_leaves_nothing_that_training_cannot_use() -> None:
+    space, w = AffineSpace(("rot", "tx"), trans_scale=0.123), torch.zeros(1, 1, 2, requires_grad=True)
+    with torch.inference_mode():
+        space.warp(torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 2))
+    space.warp(torch.rand(1, 1, 8, 8), w).square().sum().backward()
+    assert w.grad is not None
+    assert bool(w.grad.isfinite().all())
+
+
+def test_coordinates_may_come_as_a_list() -> None:
+    assert AffineSpace(["rot", "tx"]) == AffineSpace(("rot", "tx"))  # pyright: ignore[reportArgumentType]
+    matrix = AffineSpace(["rot", "tx"]).matrix(torch.zeros(2), SIZE)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(matrix, torch.eye(3)[:2])
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowaug.objective import AugLoss, classifier_loss, flow_aug_loss, mean_log_probability
     from flowaug.pose_alignment import Alignment
     from flowaug.spaces import AffineSpace, ColorSpace, CropSpace
-    from flowaug.targets import unwarp, warp_boxes, warp_masks, warp_points
+    from flowaug.targets import motion_matrices, unwarp, warp_boxes, warp_masks, warp_points
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,7 @@ _ROOMS = {
     "objective": ["AugLoss", "classifier_loss", "flow_aug_loss", "mean_log_probability"],
     "pose_alignment": ["Alignment"],
     "spaces": ["AffineSpace", "ColorSpace", "CropSpace"],
-    "targets": ["unwarp", "warp_boxes", "warp_masks", "warp_points"],
+    "targets": ["motion_matrices", "unwarp", "warp_boxes", "warp_masks", "warp_points"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -68,6 +68,7 @@ __all__ = [
     "classifier_loss",
     "flow_aug_loss",
     "mean_log_probability",
+    "motion_matrices",
     "unwarp",
     "warp_boxes",
     "warp_masks",

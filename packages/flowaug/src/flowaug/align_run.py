@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from robustvision_core.data import ImageSet, first, resize, rotate_each, to_rgb
+from robustvision_core.data import ImageSet, resize, rotate_each, to_rgb
 from robustvision_core.data import load as load_set
 from robustvision_core.errors import UserError
 from robustvision_core.files import write_json
@@ -19,6 +19,7 @@ from torch import Tensor
 from flowaug import plots
 from flowaug.augmenter import Augmenter
 from flowaug.evaluate import can_align, ordered_batches, read_run
+from flowaug.image_sets import leading
 from flowaug.orientations import circular_deviation, turn_of
 from flowaug.pose_alignment import Alignment
 from flowaug.recipes import TrainConfig
@@ -35,7 +36,7 @@ class AlignConfig:
     data: str = ""
     """Align the test images of another set, resized to the run's size; empty takes the run's own."""
     images: int = 200
-    """First so many test images; 0 takes all."""
+    """So many test images, the first ones, or drawn by class where the set is sorted by class; 0 takes all."""
     degrees: float = 0.0
     """Turn every image by a random angle up to this first."""
     steps: int = 50
@@ -71,7 +72,9 @@ def align(config: AlignConfig) -> None:
         if not can_align(trained.config):
             raise UserError("alignment needs a learned augmenter over affine transforms")
         test = other_set(config, trained.sets.test) if config.data else trained.sets.test
-        some = first(test, min(config.images or len(test), len(test)))
+        some = leading(test, config.images)
+        if int(some.class_counts().max()) < 2:
+            raise UserError(f"{len(some)} images have no two of one class, whose spread could be compared: take more")
         if config.degrees:
             some = rotate_each(some, config.degrees, derive_seed(stored.seed, "align"))
         before, after = align_set(config, trained.model.augmenter, some, runtime)

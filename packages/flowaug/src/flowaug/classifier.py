@@ -36,6 +36,9 @@ class AugmentedClassifier(nn.Module):
             more view. Published: in the loss of the toy runs, and in the predictions of the CIFAR runs.
         chunk: Most views per pass of the classifier in prediction; memory does not grow with S.
 
+    Raises:
+        ValueError: A number of views is below 1.
+
     Attributes:
         frozen: Whether `loss` trains the augmenter alone, against a classifier that stays as it is (the paper's
             three-mode and rotation-discovery runs). The original is then left out; batch norm stays in evaluation mode.
@@ -103,7 +106,10 @@ class AugmentedClassifier(nn.Module):
         return classifier_loss(self.classifier(x)[:, None], y)
 
     def forward(self, x: Tensor) -> Tensor:
-        """log p(c | x) (B, K) by `n_test` views: usable as logits, whose softmax is p."""
+        """log p(c | x) (B, K) by `n_test` views: usable as logits, whose softmax is p.
+
+        For prediction alone: it has no gradient. Train with `loss`.
+        """
         return self.predict(x).log()
 
     @torch.no_grad()
@@ -124,12 +130,14 @@ class AugmentedClassifier(nn.Module):
             generator: Of the transforms.
 
         Returns:
-            p(c | x), (B, K), float32 at least.
+            p(c | x), (B, K), float32 at least; (0, K) of no image.
 
         Raises:
-            ValueError: Alignment in a space that is not affine.
+            ValueError: n is below 1, or alignment in a space that is not affine.
         """
         n = self.n_test if n is None else n
+        if n < 1:
+            raise ValueError(f"n must be >= 1, got {n}")
         if align is None:
             w, _ = self.augmenter.sample(x, n, generator)
             return self._mean_probability(x, w, None)
@@ -142,11 +150,10 @@ class AugmentedClassifier(nn.Module):
         total = None
         if self.include_original:
             total = self._probability(self._views(x, w[:, :0], matrices))
-        for part in w.split(max(1, self.chunk // len(x)), 1):
+        for part in w.split(max(1, self.chunk // max(1, len(x))), 1):
             summed = self._probability(self._views(x, part, matrices))
             total = summed if total is None else total + summed
-        if total is None:
-            raise ValueError(f"expected at least one view per image, got w {tuple(w.shape)}")
+        assert total is not None  # n >= 1
         return total / (w.shape[1] + int(self.include_original))
 
     def _probability(self, views: Tensor) -> Tensor:

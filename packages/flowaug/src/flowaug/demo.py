@@ -71,6 +71,7 @@ def run(config: DemoConfig, augmenter: str, pictures: pathlib.Path) -> list[floa
         augmenter=augmenter,
         train_size=config.train_size,
         epochs=config.epochs,
+        burn_in=max(min(TrainConfig.PRESETS["quick"].burn_in, config.epochs - 1), 0),
         seed=config.seed,
         progress=False,
     )

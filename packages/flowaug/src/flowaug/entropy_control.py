@@ -64,7 +64,7 @@ class PIDEntropyController(nn.Module):
     """The published controller of the toy experiments (not in the paper): a PID loop around the middle of a band.
 
     The error is the band's middle less the running mean of the entropy; the output kp * e + ki * sum(e) + kd *
-    change(e), smoothed and clipped, is alpha. It starts at the upper limit.
+    change(e), smoothed and clipped, is alpha. The published one starts at the upper limit.
 
     Args:
         low: Lower end of the band in nats.
@@ -73,6 +73,10 @@ class PIDEntropyController(nn.Module):
         gains: kp, ki and kd.
         integral: What the integral part starts with.
         memory: Weight of the past in both running means.
+        alpha: Initial alpha; the upper limit when None.
+
+    Raises:
+        ValueError: A range is empty or alpha outside its limits.
     """
 
     alpha: Tensor
@@ -89,12 +93,16 @@ class PIDEntropyController(nn.Module):
         gains: tuple[float, float, float] = (0.01, 0.01, 0.01),
         integral: float = 10.0,
         memory: float = 0.9,
+        alpha: float | None = None,
     ) -> None:
         super().__init__()
-        if low > high or not 0 <= limits[0] <= limits[1]:
-            raise ValueError(f"expected low <= high and 0 <= smallest <= largest, got {low}, {high} and {limits}")
+        alpha = limits[1] if alpha is None else alpha
+        if low > high or not 0 <= limits[0] <= alpha <= limits[1]:
+            raise ValueError(
+                f"expected low <= high and 0 <= smallest <= alpha <= largest, got {low}, {high}, {limits} and {alpha}"
+            )
         self.middle, self.limits, self.gains, self.memory = (low + high) / 2, limits, gains, memory
-        start = {"alpha": limits[1], "mean": 0.0, "integral": integral, "error": 0.0}
+        start = {"alpha": alpha, "mean": 0.0, "integral": integral, "error": 0.0}
         for name, value in start.items():
             self.register_buffer(name, torch.tensor(float(value)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))

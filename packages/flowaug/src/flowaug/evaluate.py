@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from robustvision_core.data import DeviceBatches, ImageSet, first
+from robustvision_core.data import DeviceBatches, ImageSet
 from robustvision_core.errors import UserError
 from robustvision_core.files import write_json
 from robustvision_core.run import load_part, read_config
@@ -19,12 +19,13 @@ from torch import Tensor
 from flowaug import plots
 from flowaug.baselines import LocationRelationAugmenter
 from flowaug.classifier import AugmentedClassifier
-from flowaug.image_sets import Sets, load
+from flowaug.image_sets import Sets, leading, load
 from flowaug.metrics import Predict, by_class, expected_kl, invariance_width, rotation_curve
 from flowaug.models import make_model
 from flowaug.recipes import TrainConfig
 
 BATCH = 250
+ENTROPY_SAMPLES = 20  # of each of the test images
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class EvaluateConfig:
     views: int = 0
     """Augmented views per image; 0 takes the run's."""
     images: int = 1000
-    """First so many test images for all but the accuracy; 0 takes all."""
+    """So many test images for all but accuracy and entropy, the first ones, or drawn by class where the set is sorted
+    by class; 0 takes all."""
     curve: int = 13
     """Angles of the curve of accuracy, from -180 to 180 degrees; 0 leaves it out."""
     align: int = 0
@@ -175,8 +177,9 @@ def measure(config: TrainConfig, model: AugmentedClassifier, data: ImageSet, run
         "plain_accuracy": share_right(model.classifier, batches),
     }
     if config.learns:
-        some = next(iter(batches.epoch(0))).images
-        found["entropy"] = float(model.augmenter.entropy(some).mean())
+        generator = torch.Generator(runtime.device).manual_seed(derive_seed(config.seed, "test entropy"))
+        values = _over(batches, lambda images: model.augmenter.entropy(images, ENTROPY_SAMPLES, generator))
+        found["entropy"] = float(values.mean())
     return found
 
 
@@ -184,7 +187,7 @@ def measure(config: TrainConfig, model: AugmentedClassifier, data: ImageSet, run
 def under_rotation(config: EvaluateConfig, trained: Trained, runtime: Runtime) -> dict[str, Any]:
     """The curve of accuracy, the widths and the expected divergence, on some test images."""
     test = trained.sets.test
-    some = first(test, min(config.images or len(test), len(test)))
+    some = leading(test, config.images)
     batches = ordered_batches(some, runtime)
     predict = predictor(trained.config, trained.model, runtime)
     found: dict[str, Any] = {"images": len(some)}

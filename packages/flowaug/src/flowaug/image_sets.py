@@ -21,6 +21,8 @@ SIZE_OPTION = {
 }
 """How a set takes the size of its images; the others are padded with black."""
 
+SPLIT_SEED = 0  # not the run's: runs of several seeds share their data
+
 
 @dataclass(frozen=True)
 class Sets:
@@ -45,8 +47,33 @@ def load(config: TrainConfig) -> Sets:
             f"{config.data} has {len(whole)} training samples: train_size {config.train_size} and val_size {held} "
             "do not fit"
         )
-    val = whole.take(torch.arange(len(whole) - held, len(whole))) if held else None
-    return Sets(data.first(whole, size), val, test)
+    if size == len(whole):
+        return Sets(whole, None, test)
+    train, val = _parts(whole, size, held)
+    return Sets(train, val if held else None, test)
+
+
+def leading(images: ImageSet, n: int) -> ImageSet:
+    """The first `n` images, or as many of each class as it has in proportion where they are sorted by class.
+
+    `n` 0, or more than there are, takes all.
+    """
+    if not 0 < n < len(images):
+        return images
+    return _parts(images, n, 0)[0]
+
+
+def _parts(images: ImageSet, size: int, held: int) -> tuple[ImageSet, ImageSet]:
+    """The first `size` and the last `held` images; drawn by class where either would be of a few classes alone."""
+    if sorted_by_class(images):
+        val, train = data.split(images, [held, size], seed=SPLIT_SEED)
+        return train, val
+    return data.first(images, size), images.take(torch.arange(len(images) - held, len(images)))
+
+
+def sorted_by_class(images: ImageSet) -> bool:
+    """Whether all images of a class come before those of the next, as folders and Tiny ImageNet are read."""
+    return bool((images.labels[1:] >= images.labels[:-1]).all())
 
 
 def _load(config: TrainConfig, part: str) -> ImageSet:

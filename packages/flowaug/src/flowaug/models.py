@@ -103,7 +103,7 @@ def make_controller(config: TrainConfig) -> EntropyController | PIDEntropyContro
         if config.controller == "band":
             return EntropyController(low, high, config.alpha, config.alpha_limits)
         if config.controller == "pid":
-            return PIDEntropyController(low, high, config.alpha_limits)
+            return PIDEntropyController(low, high, config.alpha_limits, alpha=config.alpha)
     except ValueError as error:
         raise UserError(f"--controller {config.controller}: {error}") from error
     return None

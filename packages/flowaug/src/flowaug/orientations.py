@@ -21,11 +21,6 @@ def folded(angles: Tensor) -> Tensor:
     return torch.atan2(angles.sin(), angles.cos())
 
 
-def circular_mean(angles: Tensor, dim: int = -1) -> Tensor:
-    """The direction of the mean of unit vectors, in radians."""
-    return torch.atan2(angles.sin().mean(dim), angles.cos().mean(dim))
-
-
 def circular_deviation(angles: Tensor, modes: int = 1) -> float:
     """Circular standard deviation in degrees of angles (N,) in radians; of the angles modulo 2 pi / modes.
 

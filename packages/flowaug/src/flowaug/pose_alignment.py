@@ -64,9 +64,10 @@ def align(
     """
     if not isinstance(space, AffineSpace):
         raise ValueError(f"alignment needs an AffineSpace, whose steps compose, got {type(space).__name__}")
-    if compose not in ("group", "lie") or not 0 < gamma <= 1 or steps < 1:
+    if compose not in ("group", "lie") or not 0 < gamma <= 1 or min(steps, n) < 1:
         raise ValueError(
-            f"expected compose group or lie, gamma in (0, 1] and steps >= 1, got {compose!r}, {gamma} and {steps}"
+            "expected compose group or lie, gamma in (0, 1], steps >= 1 and n >= 1, "
+            f"got {compose!r}, {gamma}, {steps} and {n}"
         )
     size = (images.shape[-2], images.shape[-1])
     kind = torch.promote_types(images.dtype, torch.float32)

@@ -37,11 +37,11 @@ class TrainConfig(RunOptions):
     image_size: int | None = None
     """Side in pixels that sprites (16 or 32), digits, folders and sets padded with black are loaded at."""
     train_size: int = 0
-    """First so many samples of the training set; 0 takes all that validation leaves. Sprites are drawn as many as
-    are asked for."""
+    """So many samples of the training set, the first ones, or drawn by class where the set is sorted by class (folders,
+    tiny-imagenet); 0 takes all that validation leaves. Sprites are drawn as many as are asked for."""
     val_size: int = 0
-    """Last so many samples of the training set choose the best epoch; 0 takes the last epoch. The test set never
-    chooses."""
+    """So many other samples of the training set, its last ones or drawn by class likewise, choose the best epoch; 0
+    takes the last epoch. The test set never chooses."""
     augmenter: str = "flow"
     """flow, augerino, instaaug, instaaug-lrp, pstn, randaugment, trivialaugment or none."""
     space: Literal["affine", "crop"] = "affine"
@@ -69,9 +69,10 @@ class TrainConfig(RunOptions):
     gradient: Literal["implicit", "straight_through"] = "implicit"
     """Of the mixture's weights; the published one is straight_through, which is biased."""
     alpha: float = 0.1
-    """Price of a nat of the augmenter's joint entropy; where --controller moves it, its start."""
+    """Price of a nat of the entropy of flow, instaaug and instaaug-lrp; where --controller moves it, its start."""
     controller: Literal["none", "band", "pid"] = "none"
-    """Keep the entropy within --entropy by moving alpha: band (multiplicatively) or pid (published)."""
+    """Keep the entropy within --entropy by moving alpha: band (multiplicatively) or pid (published). The augmenters
+    without alpha have nothing to move: augerino, pstn and those that learn nothing."""
     entropy: tuple[float, float] = (0.0, 4.0)
     """Least and largest entropy in nats that the controller aims for; d log 2 is the whole box."""
     alpha_limits: tuple[float, float] = (1e-4, 10.0)
@@ -84,11 +85,12 @@ class TrainConfig(RunOptions):
     """In prediction."""
     aggregate: Literal["ce_mean", "logit_mean", "prob_mean"] = "ce_mean"
     """The loss over views: their mean cross-entropy (the paper's), that of the mean logits (the published CIFAR code)
-    or -log of the mean probability."""
+    or -log of the mean probability. pstn always has prob_mean, and instaaug-lrp ce_mean."""
     include_original: bool = False
     """Add the cross-entropy of the image as it is, and count it as one more view in prediction."""
     burn_in: int = 0
-    """Epochs without augmentation first: the classifier must know something before the augmenter asks it."""
+    """Epochs without augmentation first, fewer than --epochs: the classifier must know something before the augmenter
+    asks it."""
     freeze_after: int = 0
     """Epochs after which the classifier learns no more; 0 for never."""
     network: str = "simple_conv8"
@@ -127,6 +129,10 @@ class TrainConfig(RunOptions):
         self.at_least(1, "epochs", "batch_size", "views", "test_views")
         self.at_least(0, "train_size", "val_size", "burn_in", "freeze_after", "alpha", "penalty", "weight_decay")
         self.positive("lr", "lr_aug", "lr_end")
+        if self.learns and self.burn_in >= self.epochs:
+            raise UserError(
+                f"the augmenter would never train: burn_in {self.burn_in} must be below epochs {self.epochs}"
+            )
 
     @property
     def learns(self) -> bool:

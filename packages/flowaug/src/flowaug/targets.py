@@ -92,7 +92,16 @@ def unwarp(space: GeometricSpace, predictions: Tensor, w: Tensor) -> Tensor:
 
 
 def motion_matrices(space: GeometricSpace, w: Tensor, size: tuple[int, int]) -> Tensor:
-    """Matrices (..., 3, 3) that move pixel coordinates (x, y, 1) of images (H, W) as w (..., d) moves the content."""
+    """The transforms as homographies of pixels, for other libraries: boxes, points and warps of Kornia or OpenCV.
+
+    Args:
+        space: Of the transforms.
+        w: (..., d).
+        size: (H, W) of the images.
+
+    Returns:
+        (..., 3, 3): pixel coordinates (x, y, 1) of the content to where it moves, pixel centres whole numbers.
+    """
     corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=w.dtype, device=w.device)
     moves = invert(space.matrix(w, size))
     flat = normalised(corners.to(moves), size, space.align_corners)

@@ -49,6 +49,8 @@ def warp(
         )
     B, C, H, W = images.shape
     S = matrices.shape[1]
+    if B * S == 0:
+        return images.new_zeros(B, S, C, H, W)  # affine_grid refuses these
     kind = torch.promote_types(images.dtype, torch.float32)
     with torch.autocast(images.device.type, enabled=False):
         grid = F.affine_grid(matrices.flatten(0, 1).to(kind), [B * S, C, H, W], align_corners=align_corners)

@@ -67,6 +67,7 @@ class AffineSpace:
     align_corners: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", tuple(self.dims))  # a list cannot be hashed
         unknown = [name for name in self.dims if name not in GENERATORS]
         if unknown or not self.dims or len(set(self.dims)) < len(self.dims):
             raise ValueError(f"dims must be different names of {', '.join(GENERATORS)}, got {self.dims}")
@@ -130,4 +131,5 @@ def _basis(space: AffineSpace, size: tuple[int, int], kind: torch.dtype, device:
         [scale * entry * fix for entry, fix in zip(GENERATORS[name], correction, strict=True)]
         for name, scale in zip(space.dims, space.scales, strict=True)
     ]
-    return torch.tensor(rows, dtype=kind, device=device)
+    with torch.inference_mode(False):  # what an inference call leaves here must serve training too
+        return torch.tensor(rows, dtype=kind, device=device)
