@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffpnp_pose import (
+    angular_distance,
     left_jacobian,
     left_jacobian_inverse,
     project,
@@ -81,3 +84,23 @@ def test_projection_is_that_of_the_pinhole_camera_written_out() -> None:
     R = so3_exp(pose[:, :3])
     torch.testing.assert_close(project(points, R, pose[:, 3:], K), found)
     torch.testing.assert_close(transform(points, R, pose[:, 3:])[1, 2], R[1] @ points[1, 2] + pose[1, 3:])
+
+
+def test_autocast_costs_no_digits(make_case: Callable[..., Any]) -> None:
+    case = make_case(6, 9)
+    z, w, R, t, K = (value.float() for value in (case.z, so3_log(case.R), case.R, case.t, case.K))
+    functions = (
+        lambda: transform(z, R, t),
+        lambda: project(z, R, t, K),
+        lambda: project_pose(z, torch.cat([w, t], -1), K),
+        lambda: so3_exp(w),
+        lambda: left_jacobian(w),
+        lambda: left_jacobian_inverse(w),
+        lambda: angular_distance(R, R.flip(0)),
+    )
+    for function in functions:
+        expected = function()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = function()
+        assert torch.equal(found, expected)
+    assert project(z.bfloat16(), R, t, K).dtype == torch.float32

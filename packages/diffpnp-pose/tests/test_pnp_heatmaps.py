@@ -76,3 +76,17 @@ def test_wrong_arguments_raise() -> None:
         decode(torch.zeros(1, 4, 4), IMAGE, mode="mean")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="grid"):
         decode(torch.zeros(1, 4, 4), IMAGE, mode="argmax", grid="x")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("mode", ["centre_of_mass", "argmax", "dark"])
+def test_autocast_and_short_types_cost_no_digits(mode: str) -> None:
+    points = 60 + 120 * torch.rand(5, 9, 2)
+    maps = gaussian_targets(points, MAP, IMAGE)
+    expected = decode(maps, IMAGE, mode=mode)  # pyright: ignore[reportArgumentType]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = decode(maps, IMAGE, mode=mode)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-4)
+    assert decode(maps.bfloat16(), IMAGE, mode=mode).dtype == torch.float32  # pyright: ignore[reportArgumentType]
+    assert spatial_softmax(maps.bfloat16()).dtype == torch.float32
+    short = centre_of_mass(torch.nn.functional.one_hot(torch.tensor(4799), 4800).view(60, 80).bfloat16(), IMAGE)
+    assert short.tolist() == [316.0, 236.0]

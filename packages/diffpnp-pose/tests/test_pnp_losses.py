@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from diffpnp_pose import (
+    Huber,
     MixtureLoss,
+    SampleConsensus,
     heatmap_loss,
     monte_carlo_pose_loss,
     pose_loss,
@@ -43,6 +45,10 @@ def test_invalid_items_are_left_out() -> None:
     loss = projection_loss(broken, t, valid)
     assert loss.item() == pytest.approx(projection_loss(p[[0, 2]], t[[0, 2]]).item())
     assert projection_loss(p, t, torch.zeros(3, dtype=torch.bool)) == 0
+    (gradient,) = torch.autograd.grad(loss, broken)
+    assert gradient.isfinite().all()
+    assert (gradient[1] == 0).all()
+    assert (gradient[[0, 2]] != 0).all()
 
 
 def test_automatic_beta_balances_the_gradients(tmp_path: Any) -> None:
@@ -120,3 +126,33 @@ def test_reproject_carries_the_gradient(make_case: Callable[..., Any]) -> None:
     # at the minimum, moving the pose does not change the cost: only the points' own residual is left
     torch.testing.assert_close(gradient, (x - projected).detach() * 2 / x.numel(), rtol=1e-6, atol=1e-9)
     assert so3_exp(result.pose[:, :3]).requires_grad
+
+
+@pytest.mark.parametrize("options", [{}, {"robust": Huber(1.0)}, {"robust": SampleConsensus(2.0)}], ids=str)
+def test_monte_carlo_loss_does_not_depend_on_how_the_pose_was_solved(
+    options: dict[str, Any], make_case: Callable[..., Any]
+) -> None:
+    case = make_case(16, 9, 0.5)
+    inputs = case.x, case.z, case.K, 4 * case.c, case.R, case.t
+    own = solve_pnp(case.x, case.z, case.K, weights=4 * case.c)
+    other = solve_pnp(case.x, case.z, case.K, **options)
+    assert not torch.allclose(own.solution.frame.centre, other.solution.frame.centre, rtol=0, atol=1e-3)
+    expected, found = (monte_carlo_pose_loss(*inputs, result, samples=4096) for result in (own, other))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
+    with pytest.raises(ValueError, match="batch"):
+        monte_carlo_pose_loss(*inputs, solve_pnp(case.x[:3], case.z[:3], case.K[:3]))
+
+
+def test_automatic_beta_waits_for_a_valid_pose() -> None:
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    target, points = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 2)
+    maps = spatial_softmax(logits)
+    projected = torch.stack([maps.sum((-2, -1)) * 3, maps.square().sum((-2, -1))], -1)
+    loss, none = MixtureLoss("auto"), torch.zeros(2, dtype=torch.bool)
+    for _ in range(2):
+        assert torch.equal(loss(maps, target, projected, points, none), heatmap_loss(maps, target))
+    value = loss(maps, target, projected, points, ~none)
+    assert 0 < float(loss.beta) < 1e6
+    torch.testing.assert_close(value, heatmap_loss(maps, target) + loss.beta * projection_loss(projected, points))
+    loss.beta.fill_(torch.nan)  # another process, which has measured nothing yet, wrote over it
+    assert torch.equal(loss(maps, target, projected, points), heatmap_loss(maps, target))

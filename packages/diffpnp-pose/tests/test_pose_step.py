@@ -45,10 +45,18 @@ class FromTargets(nn.Module):
         return outputs[0]
 
 
-def prepared(scales: int = 1, **changes) -> tuple[Step, PoseBatch]:
+class Rounded(FromTargets):
+    """The same logits, in the type that autocast gives a network's."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        short = super().forward(images)[0].bfloat16()
+        return [short if torch.is_autocast_enabled("cpu") else short.float()]
+
+
+def prepared(scales: int = 1, network: type[FromTargets] = FromTargets, **changes) -> tuple[Step, PoseBatch]:
     batch = next(ordered_batches(drones(), CPU).epoch(0))
     targets = gaussian_targets(batch.keypoints_2d, (16, 12), (64, 48), grid="half_pixel")
-    return Step(FromTargets(targets, scales), replace(CONFIG, epochs=1, **changes)), batch
+    return Step(network(targets, scales), replace(CONFIG, epochs=1, **changes)), batch
 
 
 @pytest.mark.parametrize("scales", [1, 2])
@@ -261,3 +269,20 @@ def test_the_gradient_is_clipped_where_a_pose_is_in_the_loss(loss: str) -> None:
         optimizer.step()
         expected = torch.tensor(1e-6) if loss == "lp" and epoch else length
         torch.testing.assert_close(gradient.norm(), expected, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("loss", ["lm", "lp"])
+def test_autocast_ends_with_the_network(loss: str) -> None:
+    step, batch = prepared(network=Rounded, loss=loss, beta=1e-2)
+    step.set_epoch(1)
+    found = {}
+    for cast in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cast):
+            values = step(batch)
+        step.zero_grad()
+        values["loss"].backward()
+        gradient = next(step.parameters()).grad
+        assert gradient is not None
+        found[cast] = values["loss"].detach(), gradient.clone()
+    assert found[True][0].dtype == torch.float32
+    torch.testing.assert_close(found[True], found[False])

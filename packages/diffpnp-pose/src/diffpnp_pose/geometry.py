@@ -20,6 +20,17 @@ from torch import Tensor
 _SERIES_BELOW = 1e-3  # squared angle under which the series are used; four terms are exact to float64 there
 
 
+def at_least_float32(value: Tensor) -> Tensor:
+    """The tensor in its own type, or in float32 where that has fewer digits."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` in at least float32, under autocast too, whose bfloat16 has errors of a pixel at coordinates of 320."""
+    with torch.autocast(a.device.type, enabled=False):
+        return at_least_float32(a) @ at_least_float32(b)
+
+
 def _series(x: Tensor, first: int) -> Tensor:
     """sum_k (-x)^k / (2k + first)!, the series shared by sin, 1 - cos and their successors."""
     c0, c1, c2, c3 = (1.0 / math.factorial(2 * k + first) for k in range(4))
@@ -71,7 +82,7 @@ def so3_exp(w: Tensor) -> Tensor:
     a, b = rotation_coefficients((w * w).sum(-1))
     hat = skew(w)
     eye = torch.eye(3, dtype=w.dtype, device=w.device)
-    return eye + a[..., None, None] * hat + b[..., None, None] * (hat @ hat)
+    return eye + a[..., None, None] * hat + b[..., None, None] * product(hat, hat)
 
 
 def _outer_product(entries: Tensor) -> Tensor:
@@ -145,7 +156,7 @@ def left_jacobian(w: Tensor) -> Tensor:
     _, b, c = rotation_coefficients((w * w).sum(-1), 3)
     hat = skew(w)
     eye = torch.eye(3, dtype=w.dtype, device=w.device)
-    return eye + b[..., None, None] * hat + c[..., None, None] * (hat @ hat)
+    return eye + b[..., None, None] * hat + c[..., None, None] * product(hat, hat)
 
 
 def left_jacobian_inverse(w: Tensor) -> Tensor:
@@ -159,7 +170,7 @@ def left_jacobian_inverse(w: Tensor) -> Tensor:
     """
     hat = skew(w)
     eye = torch.eye(3, dtype=w.dtype, device=w.device)
-    return eye - hat / 2 + left_jacobian_inverse_factor(w)[..., None, None] * (hat @ hat)
+    return eye - hat / 2 + left_jacobian_inverse_factor(w)[..., None, None] * product(hat, hat)
 
 
 def left_jacobian_inverse_factor(w: Tensor) -> Tensor:
@@ -196,7 +207,7 @@ def transform(points: Tensor, R: Tensor, t: Tensor) -> Tensor:
     Returns:
         Points, `(..., n, 3)`.
     """
-    return points @ R.mT + t[..., None, :]
+    return product(points, R.mT) + t[..., None, :]
 
 
 def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
@@ -214,7 +225,7 @@ def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
     """
     camera = transform(points, R, t)
     rays = camera[..., :2] / camera[..., 2:]
-    return rays @ K[..., :2, :2].mT + K[..., None, :2, 2]
+    return product(rays, K[..., :2, :2].mT) + K[..., None, :2, 2]
 
 
 def project_pose(points: Tensor, pose: Tensor, K: Tensor) -> Tensor:

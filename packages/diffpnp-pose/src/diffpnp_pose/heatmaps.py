@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from diffpnp_pose.geometry import at_least_float32, product
+
 Grid = Literal["inclusive", "half_pixel"]
 Mode = Literal["centre_of_mass", "argmax", "dark"]
 
@@ -104,9 +106,9 @@ def spatial_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
         temperature: divisor of the logits; smaller is sharper.
 
     Returns:
-        Maps of the same shape, each summing to one.
+        Maps of the same shape, each summing to one, at least float32.
     """
-    return (logits / temperature).flatten(-2).softmax(-1).view_as(logits)
+    return (at_least_float32(logits) / temperature).flatten(-2).softmax(-1).view_as(logits)
 
 
 def centre_of_mass(heatmaps: Tensor, image_size: tuple[int, int], grid: Grid = "inclusive") -> Tensor:
@@ -118,11 +120,12 @@ def centre_of_mass(heatmaps: Tensor, image_size: tuple[int, int], grid: Grid = "
         grid: where a cell lies in the image.
 
     Returns:
-        Pixels, `(..., 2)`.
+        Pixels, `(..., 2)`, at least float32, under autocast too.
     """
     height, width = heatmaps.shape[-2:]
-    x = heatmaps.sum(-2) @ cell_positions(width, image_size[0], grid, heatmaps)
-    y = heatmaps.sum(-1) @ cell_positions(height, image_size[1], grid, heatmaps)
+    heatmaps = at_least_float32(heatmaps)
+    x = product(heatmaps.sum(-2), cell_positions(width, image_size[0], grid, heatmaps))
+    y = product(heatmaps.sum(-1), cell_positions(height, image_size[1], grid, heatmaps))
     return torch.stack([x, y], -1)
 
 
@@ -139,7 +142,7 @@ def decode(
         grid: where a cell lies in the image.
 
     Returns:
-        Pixels, `(..., 2)`.
+        Pixels, `(..., 2)`, at least float32, under autocast too.
 
     Raises:
         ValueError: the mode is unknown or the maps have fewer than two dimensions.
@@ -151,6 +154,7 @@ def decode(
     if mode not in ("argmax", "dark"):
         raise ValueError(f'mode must be "centre_of_mass", "argmax" or "dark", got {mode!r}')
     height, width = heatmaps.shape[-2:]
+    heatmaps = at_least_float32(heatmaps)
     maps = _smoothed(heatmaps) if mode == "dark" else heatmaps
     index = maps.flatten(-2).argmax(-1)
     cell = torch.stack([index % width, index // width], -1).to(heatmaps)
@@ -166,7 +170,8 @@ def _smoothed(heatmaps: Tensor) -> Tensor:
     flat = heatmaps.reshape(-1, 1, *heatmaps.shape[-2:])
     side = flat.new_tensor([0.25, 0.5, 0.25])
     padded = torch.nn.functional.pad(flat, (1, 1, 1, 1), mode="replicate")
-    return torch.nn.functional.conv2d(padded, (side[:, None] * side)[None, None]).view_as(heatmaps)
+    with torch.autocast(flat.device.type, enabled=False):
+        return torch.nn.functional.conv2d(padded, (side[:, None] * side)[None, None]).view_as(heatmaps)
 
 
 def _log_vertex(maps: Tensor, index: Tensor) -> Tensor:

@@ -7,14 +7,15 @@ same, whereas the paper writes sums.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from diffpnp_pose.geometry import project
-from diffpnp_pose.pnp.linearise import cost_of
-from diffpnp_pose.pnp.problem import gather_inputs, normalise
+from diffpnp_pose.pnp.linearise import Problem, cost_of, linearise
+from diffpnp_pose.pnp.problem import Frame, gather_inputs, normalise
 from diffpnp_pose.pnp.refine import turned
 from diffpnp_pose.pnp.result import PnPResult
 
@@ -41,11 +42,12 @@ def _point_error(first: Tensor, second: Tensor, valid: Tensor | None) -> Tensor:
     """Mean squared coordinate difference over valid items, 0 if there is none."""
     if first.shape != second.shape:
         raise ValueError(f"image points {tuple(first.shape)} and {tuple(second.shape)} differ in shape")
-    error = (first - second).square().mean((-2, -1))
+    difference = first - second
     if valid is None:
-        return error.mean()
-    # a bad pose may project to infinity: choose before averaging
-    return torch.where(valid, error, 0.0).sum() / valid.sum().clamp_min(1)
+        return difference.square().mean()
+    # a bad pose may project to infinity: choose before squaring, or the gradient is 0 times infinity
+    error = torch.where(valid[..., None, None], difference, 0.0).square().mean((-2, -1))
+    return error.sum() / valid.sum().clamp_min(1)
 
 
 def projection_loss(projected: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -99,7 +101,8 @@ class MixtureLoss(nn.Module):
 
     The right beta depends on the maps' resolution (`l_h` is a mean over cells) and on the image's size. With
     `beta="auto"` it is the ratio of the two gradients' norms, with respect to the predicted maps, on the first batch
-    that is seen with gradients; both terms then pull equally at first. The value is kept in the state dict.
+    that is seen with gradients; both terms then pull equally at first. A batch without a valid pose measures nothing,
+    and its loss is that of the heat-maps alone. The value is kept in the state dict.
 
     Args:
         beta: 1e-5, the paper's value; any positive number; or "auto".
@@ -133,14 +136,16 @@ class MixtureLoss(nn.Module):
         first, second = heatmap_loss(heatmaps, targets), projection_loss(projected, points, valid)
         if not self._measured:
             self._measure(first, second, heatmaps)
-        return first + self.beta.to(first.dtype) * second
+        # the buffer says it too: where several processes train, that of the first replaces the others' in every step
+        beta = torch.where(self.beta.isfinite(), self.beta, 0.0)
+        return first + beta.to(first.dtype) * second
 
     def _measure(self, first: Tensor, second: Tensor, heatmaps: Tensor) -> None:
         """Set beta from the first batch; without gradients there is nothing to balance."""
         if not (torch.is_grad_enabled() and heatmaps.requires_grad):
             raise ValueError('beta="auto" is measured on a training batch: call the loss with gradients enabled first')
         a, b = (torch.autograd.grad(loss, heatmaps, retain_graph=True)[0].norm() for loss in (first, second))
-        self.beta.copy_(a / b.clamp_min(torch.finfo(b.dtype).tiny))
+        self.beta.copy_(torch.where(b > 0, a / b, torch.nan))
         self._measured = bool(self.beta.isfinite() and self.beta > 0)
 
     @staticmethod
@@ -175,7 +180,8 @@ def monte_carlo_pose_loss(
         weights: point weights, inverse variances in squared pixels, `(..., n)`.
         R: true rotations, `(..., 3, 3)`.
         t: true translations, `(..., 3)`.
-        result: `solve_pnp` of the same points, with any `backward`.
+        result: `solve_pnp` of the same points, with any `backward`. The samples lie around its pose: one solved with
+            other weights, or robustly, gives the same integral by a rougher estimate.
         samples: number of poses drawn per item.
         degrees: degrees of freedom of the proposal; fewer give heavier tails.
         generator: source of random numbers, on the device of the points.
@@ -186,40 +192,58 @@ def monte_carlo_pose_loss(
     Raises:
         ValueError: shapes do not fit.
     """
-    inputs = gather_inputs(points_2d, points_3d, K, weights, None)
-    problem, frame = normalise(inputs)
-    scale = (frame.total * frame.focal**2)[:, 0]
-    flat_R = R.to(problem.x).expand(*inputs.batch, 3, 3).reshape(-1, 3, 3)
-    flat_t = t.to(problem.x).expand(*inputs.batch, 3).reshape(-1, 3)
-    true_t = (flat_t + (flat_R @ frame.centre[..., None]).squeeze(-1)) / frame.radius
-    valid = result.valid.reshape(-1)
-    steps, log_q = _proposal(result, scale, samples, degrees, generator)
-    index = torch.arange(len(valid), device=valid.device).repeat(samples)
-    solution = result.solution
-    drawn_R = turned(solution.R[index], steps[..., :3].flatten(0, 1))
-    drawn = cost_of(problem.select(index), drawn_R, solution.t[index] + steps[..., 3:].flatten(0, 1))
-    log_integral = torch.logsumexp(-scale * drawn.view(samples, -1) - log_q, 0)
-    loss = scale * cost_of(problem, flat_R, true_t) + log_integral - torch.log(scale.new_tensor(float(samples)))
-    loss = torch.where(valid & loss.isfinite(), loss, 0.0).sum() / valid.sum().clamp_min(1)
+    with torch.autocast(points_2d.device.type, enabled=False):
+        inputs = gather_inputs(points_2d, points_3d, K, weights, None)
+        if result.valid.shape != inputs.batch:
+            raise ValueError(f"result has batch {tuple(result.valid.shape)}, the points {tuple(inputs.batch)}")
+        problem, frame = normalise(inputs)
+        scale = (frame.total * frame.focal**2)[:, 0]
+        valid, solution = result.valid.reshape(-1), result.solution
+        true_R = R.to(problem.x).expand(*inputs.batch, 3, 3).reshape(-1, 3, 3)
+        true_t = _centred(true_R, t.to(problem.x).expand(*inputs.batch, 3).reshape(-1, 3), frame)
+        # the solver's own frame is that of its weights and inliers
+        t_solved = _centred(solution.R, solution.pose[:, 3:], frame)
+        factor = _precision_root(problem, solution.R, t_solved, scale, valid)
+        steps, log_q = _proposal(factor, samples, degrees, generator)
+        index = torch.arange(len(valid), device=valid.device).repeat(samples)
+        drawn_R = turned(solution.R[index], steps[..., :3].flatten(0, 1))
+        drawn = cost_of(problem.select(index), drawn_R, t_solved[index] + steps[..., 3:].flatten(0, 1))
+        log_integral = torch.logsumexp(-scale * drawn.view(samples, -1) - log_q, 0) - math.log(samples)
+        loss = scale * cost_of(problem, true_R, true_t) + log_integral
+        loss = torch.where(valid & loss.isfinite(), loss, 0.0).sum() / valid.sum().clamp_min(1)
     return loss.to(inputs.dtype)
 
 
+def _centred(R: Tensor, t: Tensor, frame: Frame) -> Tensor:
+    """Translations `(B, 3)` of a frame's normalised problem from those in the caller's units."""
+    return (t + (R @ frame.centre[..., None]).squeeze(-1)) / frame.radius
+
+
 @torch.no_grad()
-def _proposal(
-    result: PnPResult, scale: Tensor, samples: int, degrees: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def _precision_root(problem: Problem, R: Tensor, t: Tensor, scale: Tensor, valid: Tensor) -> Tensor:
+    """Cholesky factors `(B, 6, 6)` of the cost's Hessian, or of Gauss-Newton's where that one is indefinite."""
+    eye = torch.eye(6, dtype=scale.dtype, device=scale.device)
+
+    def root(exact: bool) -> tuple[Tensor, Tensor]:
+        hessian = linearise(problem, R, t, exact).hessian * scale[:, None, None]
+        return torch.linalg.cholesky_ex(torch.where(valid[:, None, None], hessian, eye))
+
+    newton, info = root(True)
+    return torch.where((info == 0)[:, None, None], newton, root(False)[0])
+
+
+@torch.no_grad()
+def _proposal(factor: Tensor, samples: int, degrees: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Student t steps `(S, B, 6)` in tangent coordinates and their log densities `(S, B)`, up to a constant.
+
+    `factor (B, 6, 6)` is the Cholesky factor of their precision.
 
     Rotations are taken through the Cayley map `c`, whose volume element relative to the rotation group's is
     `(1 + |c|^2/4)^-2`; dividing by it makes the density one on the group.
     """
-    solution = result.solution
-    eye = torch.eye(6, dtype=scale.dtype, device=scale.device)
-    hessian = torch.where(solution.valid[:, None, None], solution.hessian * scale[:, None, None], eye)
-    factor, _ = torch.linalg.cholesky_ex(hessian)
-    shape = (samples, len(scale), 6)
-    normal = torch.randn(shape, generator=generator, dtype=scale.dtype, device=scale.device)
-    spread = torch.randn((degrees, *shape[:2]), generator=generator, dtype=scale.dtype, device=scale.device)
+    shape = (samples, len(factor), 6)
+    normal = torch.randn(shape, generator=generator, dtype=factor.dtype, device=factor.device)
+    spread = torch.randn((degrees, *shape[:2]), generator=generator, dtype=factor.dtype, device=factor.device)
     normal = normal / (spread.square().mean(0)).sqrt()[..., None]
     steps = torch.linalg.solve_triangular(factor.mT, normal[..., None], upper=True).squeeze(-1)
     log_q = -(degrees + 6) / 2 * torch.log1p(normal.square().sum(-1) / degrees)

@@ -47,14 +47,18 @@ class Step(nn.Module):
     def forward(self, batch: PoseBatch) -> dict[str, Tensor]:
         """The loss, its parts, and from the second phase on the share of items with a valid pose."""
         outputs: list[Tensor] = self.network(batch.images)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return self._losses(batch, [logits.float() for logits in outputs])
+
+    def _losses(self, batch: PoseBatch, outputs: list[Tensor]) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         if not (self.posing and self.config.loss == "lp"):
-            scales = [spatial_softmax(logits.float()) for logits in outputs]
+            scales = [spatial_softmax(logits) for logits in outputs]
             losses = [heatmap_loss(maps, self._targets(batch, maps)) for maps in scales]
             values["heatmap"] = torch.stack(losses).mean()
         if not self.posing:
             return {"loss": values["heatmap"]} | values
-        maps = spatial_softmax(self.network.pose_maps(outputs).float())  # pyright: ignore[reportCallIssue]  # a module's attribute
+        maps = spatial_softmax(self.network.pose_maps(outputs))  # pyright: ignore[reportCallIssue]  # a module's attribute
         return self._through_the_pose(batch, maps, values)
 
     def _through_the_pose(self, batch: PoseBatch, maps: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:

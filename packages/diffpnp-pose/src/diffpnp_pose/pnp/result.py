@@ -46,7 +46,7 @@ class PnPResult:
         The inverse of the cost's exact Hessian at the minimum; infinite where `valid` is False. Multiply it by the
         noise variance if the weights are not inverse variances. Not differentiable; computed on first use.
         """
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.pose.device.type, enabled=False):
             return _covariance(self.solution).to(self.pose.dtype).view(*self.pose.shape, 6)
 
 
