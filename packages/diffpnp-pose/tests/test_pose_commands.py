@@ -92,6 +92,32 @@ def test_noise_can_be_estimated(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines()[1].startswith("0 ")
 
 
+@pytest.mark.parametrize("option", ["", "--huber", "--consensus"])
+def test_residuals_are_those_of_the_points_used(option: str, tmp_path: pathlib.Path) -> None:
+    x, z, _, _ = made(n=16, noise=0.5, batch=1)
+    x[:, 3:5] += 40
+    c = torch.rand(16, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
+    c[3:6] = 0 if not option else c[3:6]
+    item = {"points_2d": x[0].tolist(), "points_3d": z.tolist()}
+    (tmp_path / "a.json").write_text(json.dumps({"K": K, "weights": c.tolist(), "items": [item]}))
+    more = [option, "5.0"] if option else []
+    noise = ["--noise", "1" if option == "--huber" else "0"]
+    assert main(["solve", "--file", str(tmp_path / "a.json"), *more, *noise, "--out", str(tmp_path / "b.json")]) == 0
+    (pose,) = written(tmp_path / "b.json")
+    used = c > 0
+    if option == "--consensus":
+        used[3:5] = False
+    assert (pose["points"], pose["points_used"]) == (16, int(used.sum()))
+    R, t = (torch.tensor(pose[name], dtype=torch.float64) for name in ("R", "translation"))
+    square = (project(z, R, t, torch.tensor(K, dtype=torch.float64)) - x[0]).square().sum(-1)
+    total, weight = (c * square)[used].sum(), c[used].sum()
+    assert pose["rms_px"] == pytest.approx(float((total / weight).sqrt()))
+    if option != "--huber":
+        alone = solve_pnp(x[0, used], z[used], torch.tensor(K, dtype=torch.float64), weights=c[used])
+        expected = alone.covariance * total / (2 * int(used.sum()) - 6)
+        torch.testing.assert_close(torch.tensor(pose["covariance"], dtype=torch.float64), expected)
+
+
 @pytest.mark.parametrize("option", ["--huber", "--consensus"])
 def test_outliers_are_borne(option: str, tmp_path: pathlib.Path) -> None:
     x, z, _, t = made(n=16)
@@ -124,6 +150,11 @@ POINTS = {"points_2d": [[0, 0]] * 4, "points_3d": [[0, 0, 0]] * 4}
         ("a.json", json.dumps({"items": [{"id": "b", "points_2d": [[1, 2]]}]}), "item b: no points_3d"),
         ("a.json", json.dumps(POINTS | {"K": K, "weights": [1, 1, 1, -1]}), "must be 4 numbers of 0 or more"),
         ("a.json", json.dumps(POINTS | {"K": K, "wieghts": []}), "unknown field wieghts"),
+        ("a.json", json.dumps({"items": [POINTS | {"items": []}], "K": K}), "item 0: unknown field items"),
+        ("a.json", json.dumps({"items": [POINTS], "K": K, "wieghts": []}), "beside items: unknown field wieghts"),
+        ("a.json", json.dumps({"items": [POINTS], "K": K, "weights": [1, 2]}), "weights (2,) must be 4 numbers"),
+        ("a.csv", "u,v,x,y,z,wieght\n1,2,3,4,5,6\n", "unknown column wieght"),
+        ("a.csv", "u,v,x,y,z\n1,2,3,4,5,6\n", "line 2: more values than the 5 columns"),
         ("a.csv", "u,v,x\n1,2,3\n", "no column y, z"),
         ("a.csv", "u,v,x,y,z\n1,2,3,4,five\n", "line 2: could not convert string to float: 'five'"),
         ("a.csv", "u,v,x,y,z\n1,2,3,4\n", "a value that is missing or not finite"),
@@ -150,6 +181,8 @@ def test_missing_and_binary_files_and_wrong_options(tmp_path: pathlib.Path, caps
     assert "give one" in capsys.readouterr().err
     assert main(["solve", "--file", "a.csv", "--noise", "-1"]) == 2
     assert "noise must be 0 or more" in capsys.readouterr().err
+    assert main(["solve", "--file", "a.csv", "--noise", "0", "--huber", "1"]) == 2
+    assert "give the noise" in capsys.readouterr().err
 
 
 def test_short_items_are_filled_to_four_points(tmp_path: pathlib.Path) -> None:
@@ -183,12 +216,27 @@ def test_render_draws_the_drone_where_it_projects(tmp_path: pathlib.Path, capsys
     [
         (["--translation", "0", "0", "-1"], "nothing of the drone is in the image"),
         (["--translation", "9", "0", "1"], "nothing of the drone is in the image"),
+        (["--size", "4x4"], "nothing of the drone is in the image, 4x4"),
         (["--size", "wide"], "size is 'wide'"),
+        (["--size", "100000x100000"], "expected 1 to 4096 pixels"),
+        (["--size", "0x40"], "expected 1 to 4096 pixels"),
+        (["--out", "a.jpg"], "--out must end in .png, got 'a.jpg'"),
         (["--rotation", "nan", "0", "0"], "must be finite"),
     ],
 )
 def test_render_refuses(arguments: list[str], message: str, tmp_path: pathlib.Path, capsys) -> None:
-    out = tmp_path / "a.png"
-    assert main(["render", *arguments, "--out", str(out)]) == 2
+    assert main(["render", "--out", str(tmp_path / "a.png"), *arguments]) == 2
     assert message in capsys.readouterr().err
-    assert not out.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_cannot_be_written_are_one_line(tmp_path: pathlib.Path, capsys) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(POINTS | {"K": K}))
+    for out in (tmp_path, tmp_path / "a.json" / "b.json"):
+        assert main(["solve", "--file", str(tmp_path / "a.json"), "--out", str(out)]) == 2
+        errors = capsys.readouterr().err
+        assert f"{out} cannot be written: " in errors
+        assert errors.count("\n") == 1
+    assert main(["render", "--size", "tiny", "--out", str(tmp_path / "a.json" / "b.png")]) == 2
+    assert "cannot be written: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -286,3 +286,17 @@ def test_autocast_ends_with_the_network(loss: str) -> None:
         found[cast] = values["loss"].detach(), gradient.clone()
     assert found[True][0].dtype == torch.float32
     torch.testing.assert_close(found[True], found[False])
+
+
+@pytest.mark.parametrize(
+    ("network", "loss"),
+    [("hrnet", "lm"), ("hrnet", "lp"), ("hourglass", "lm"), ("hourglass", "lp"), ("higher_hrnet", "lm")],
+)
+def test_every_parameter_is_trained_in_the_pose_phase(network, loss) -> None:
+    """A parameter without a gradient stays as it was, and stops training on several processes."""
+    size = "tiny" if network == "hourglass" else "micro"
+    config = replace(CONFIG, network=network, network_size=size, loss=loss, epochs=0)
+    poses = drones(2)
+    step = Step(make_network(config, poses), config)
+    step(next(ordered_batches(poses, CPU).epoch(0)))["loss"].backward()
+    assert [name for name, value in step.named_parameters() if value.grad is None] == []

@@ -126,6 +126,7 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path, cach
         (["--distance", "0.7", "0.5"], "expected 0.4 <= near <= far"),
         (["--epochs", "-1"], "epochs must be 0 or more, got -1"),
         (["--epochs", "0", "--pose-epochs", "0"], "there is nothing to train"),
+        (["--network", "higher_hrnet", "--loss", "lp"], "higher_hrnet cannot train on lp"),
         (["--beta", "0"], "beta must be positive or auto, got 0"),
         (["--lr", "0"], "lr must be positive"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
@@ -208,3 +209,10 @@ def test_without_the_extra_the_hint_names_it(arguments: list[str], status: int, 
     assert _without_extra(arguments) == status
     output = capsys.readouterr()
     assert 'pip install "diffpnp-pose[train]"' in output.out + output.err
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--pose-epochs", "--train-size", "--test-size"])
+def test_demo_refuses_its_options_before_it_trains(option: str, tmp_path: pathlib.Path, capsys) -> None:
+    assert main(["demo", option, "0", "--data-root", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert f"{option[2:].replace('-', '_')} must be at least 1, got 0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

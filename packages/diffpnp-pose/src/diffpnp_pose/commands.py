@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import pathlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,10 +19,11 @@ from robustvision_core.files import atomic_write, write_json
 from torch import Tensor
 
 from diffpnp_pose.correspondences import Correspondences, read
-from diffpnp_pose.geometry import so3_exp
+from diffpnp_pose.geometry import project, so3_exp
 from diffpnp_pose.pnp import Huber, PnPResult, SampleConsensus, solve_pnp
 
 _BACKGROUND = (0.82, 0.86, 0.9)
+_LARGEST = 4096  # pixels a side, as of the rendered data sets
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class SolveConfig:
     """Points further than so many pixels from the best sampled pose are left out; 0 keeps all."""
     noise: float = 1.0
     """Standard deviation of the image points in pixels, for the covariance; 0 estimates it from each item's residuals,
-    which needs more than three points. With weights, the noise of a point is this over the root of its weight."""
+    which needs more than three points and no --huber. With weights, the noise of a point is this over the root of its
+    weight."""
     out: str = ""
     """Write the poses to this JSON file."""
 
@@ -52,6 +57,10 @@ class SolveConfig:
                 raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.huber and self.consensus:
             raise UserError("--huber and --consensus are two ways to treat outliers: give one")
+        if self.huber and not self.noise:
+            raise UserError(
+                "--noise 0 takes the noise from residuals, in which --huber leaves outliers: give the noise"
+            )
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,11 @@ class RenderConfig:
     size: str = "small"
     """tiny (128x96), small (320x240) or WxH."""
     out: str = "drone.png"
-    """The picture."""
+    """The picture, a .png file."""
 
     def __post_init__(self) -> None:
+        if pathlib.Path(self.out).suffix.lower() != ".png":
+            raise UserError(f"--out must end in .png, got {self.out!r}")
         if not all(math.isfinite(value) for value in (*self.rotation, *self.translation)):
             raise UserError("rotation and translation must be finite")
 
@@ -92,22 +103,32 @@ def solve(config: SolveConfig) -> None:
     rows = describe(held, result, config.noise)
     sys.stdout.write(f"{table(rows)}\n")
     if config.out:
-        write_json(config.out, {"poses": rows})
+        with _writing(config.out):
+            write_json(config.out, {"poses": rows})
 
 
 def describe(held: Correspondences, result: PnPResult, noise: float) -> list[dict[str, Any]]:
-    """Plain values of every item; an item without a valid pose has None for all but its name and its points."""
+    """Plain values of every item; an item without a valid pose has None for all but its name and its points.
+
+    Residuals are those of the points that the pose was found from: present, of positive weight, inliers. Their weighted
+    sum of squares over twice the `points_used` less six estimates the variance for a `noise` of 0.
+    """
     points = held.mask.sum(1)
-    mean = 2 * result.cost / (held.weights * held.mask).sum(1)
-    freedom = 2 * points - 6
-    estimate = torch.where(freedom > 0, 2 * result.cost / freedom, torch.nan)
+    kept = result.solution.problem.c > 0
+    used = kept.sum(1)
+    square = (project(held.points_3d, result.R, result.t, held.K) - held.points_2d).square().sum(-1)
+    weights = torch.where(kept, held.weights, 0.0)
+    total = torch.where(kept, weights * square, 0.0).sum(1)
+    freedom = 2 * used - 6
+    estimate = torch.where(freedom > 0, total / freedom, torch.nan)
     covariance = result.covariance * (estimate if noise == 0 else torch.full_like(estimate, noise**2))[:, None, None]
     columns = {
+        "points_used": used,
         "rotation_vector": result.pose[:, :3],
         "translation": result.t,
         "R": result.R,
         "covariance": covariance,
-        "rms_px": mean.sqrt(),
+        "rms_px": (total / weights.sum(1)).sqrt(),
     }
     rows = []
     for k, name in enumerate(held.ids):
@@ -149,17 +170,32 @@ def _numbers(row: dict[str, Any]) -> str:
 def render(config: RenderConfig) -> None:
     """Draw the drone."""
     size = pixels(config.size)
+    if min(size) < 1 or max(size) > _LARGEST:
+        raise UserError(f"--size is {size[0]}x{size[1]}, expected 1 to {_LARGEST} pixels each way")
     mesh = drone_mesh(config.drone)
     R = so3_exp(torch.deg2rad(torch.tensor(config.rotation)))
     seen = render_mesh(
         mesh.vertices, mesh.faces, mesh.colours, R, torch.tensor(config.translation), camera(size), size, supersample=4
     )
     covered = float(seen.mask.sum())
-    if not covered:
-        raise UserError(f"nothing of the drone is in the image at translation {config.translation}: z must be positive")
+    if covered < 0.5:
+        raise UserError(
+            f"nothing of the drone is in the image, {size[0]}x{size[1]} at translation {config.translation}: "
+            "z must be positive, and the image large enough"
+        )
     picture = seen.colour + (1 - seen.mask[..., None]) * torch.tensor(_BACKGROUND)
-    write_png(picture, config.out)
+    with _writing(config.out):
+        write_png(picture, config.out)
     sys.stdout.write(f"{config.drone} on {covered:.0f} of {size[0]}x{size[1]} pixels, in {config.out}\n")
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Turn what the file system refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def write_png(picture: Tensor, path: str) -> None:

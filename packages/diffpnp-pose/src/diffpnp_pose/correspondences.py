@@ -4,10 +4,10 @@ JSON: one item, or a list of them under `items`, each with
 
     {"id": "a", "points_2d": [[u, v], ...], "points_3d": [[x, y, z], ...], "K": [[...], [...], [...]], "weights": [...]}
 
-`id` and `weights` may be left out; `points_3d` and `K` may stand beside `items`, for all of them.
+`id` and `weights` may be left out; `points_3d`, `K` and `weights` may stand beside `items`, for all of them.
 
 CSV: a line of names, then a line a point; columns `u v x y z`, and if wanted `weight` and `id`. Lines with one id are
-one item. The camera comes from elsewhere.
+one item. The camera comes from elsewhere. Any other field or column is an error.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import csv
 import json
 import math
 import pathlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +75,13 @@ def _from_json(text: str, path: str) -> list[dict[str, Any]]:
         held = json.loads(text)
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from error
-    shared: dict[str, Any] = held if isinstance(held, dict) else {}
-    items = shared.get("items", [shared]) if isinstance(held, dict) else held
+    common: dict[str, Any] = dict(held) if isinstance(held, dict) and "items" in held else {}
+    items = common.pop("items") if common else [held] if isinstance(held, dict) else held
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise DataError(
             f"{path}: expected an item, or a list of items under 'items', each with points_2d and points_3d"
         )
-    common = {name: shared[name] for name in ("points_3d", "K") if name in shared}
+    _refuse_unknown(common, ("K", "items", "points_3d", "weights"), "field", f"{path}, beside items")
     return [common | item for item in items]
 
 
@@ -89,9 +90,14 @@ def _from_csv(text: str, path: str) -> list[dict[str, Any]]:
     names = [name.strip() for name in rows.fieldnames or []]
     if missing := [name for name in "uvxyz" if name not in names]:
         raise DataError(f"{path}: no column {', '.join(missing)}: the first line must name u, v, x, y and z")
+    _refuse_unknown(names, ("id", "u", "v", "weight", "x", "y", "z"), "column", path)
     rows.fieldnames = names
     items: dict[str, dict[str, Any]] = {}
     for row in rows:
+        if None in row:
+            raise DataError(
+                f"{path}, line {rows.line_num}: more values than the {len(names)} columns of the first line"
+            )
         name = (row.get("id") or "0").strip()
         item = items.setdefault(name, {"id": name, "points_2d": [], "points_3d": [], "weights": []})
         try:
@@ -108,9 +114,7 @@ def _checked(item: dict[str, Any], number: int, camera: Any, path: str) -> dict[
     """The item with tensors for lists."""
     name = str(item.get("id", number))
     where = f"{path}, item {name}"
-    known = {"id", "points_2d", "points_3d", "K", "weights", "items"}
-    if unknown := sorted(item.keys() - known):
-        raise DataError(f"{where}: unknown field {', '.join(unknown)}: known are {', '.join(sorted(known))}")
+    _refuse_unknown(item, ("K", "id", "points_2d", "points_3d", "weights"), "field", where)
     x = _numbers(item.get("points_2d"), "points_2d", where)
     z = _numbers(item.get("points_3d"), "points_3d", where)
     if x.dim() != 2 or x.shape[1] != 2 or z.dim() != 2 or z.shape[1] != 3 or len(x) != len(z):
@@ -127,6 +131,11 @@ def _checked(item: dict[str, Any], number: int, camera: Any, path: str) -> dict[
     if K.shape != (3, 3) or K[2].tolist() != [0, 0, 1] or not K[0, 0] * K[1, 1] - K[0, 1] * K[1, 0]:
         raise DataError(f"{where}: K must be a 3x3 camera matrix with a last row of 0 0 1, got {K.tolist()}")
     return {"id": name, "x": x, "z": z, "c": c, "K": K}
+
+
+def _refuse_unknown(names: Iterable[str], known: Sequence[str], kind: str, where: str) -> None:
+    if unknown := sorted(set(names) - set(known)):
+        raise DataError(f"{where}: unknown {kind} {', '.join(unknown)}: known are {', '.join(known)}")
 
 
 def _numbers(value: Any, field: str, where: str) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from robustvision_core import plots as core_plots
+from robustvision_core.errors import UserError
 from robustvision_core.run import new_folder
 from robustvision_core.runtime import Runtime
 from tqdm import tqdm
@@ -43,6 +44,11 @@ class DemoConfig:
     """Where the rendered images are kept; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
     out: str = ""
     """Folder for the pictures; empty makes a new one under runs/."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "pose_epochs", "train_size", "test_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def train_config(self) -> TrainConfig:
         """What both trainings have in common."""

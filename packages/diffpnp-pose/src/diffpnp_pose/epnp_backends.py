@@ -56,8 +56,8 @@ def epnp(
         K: camera matrices, `(..., 3, 3)`.
         weights: nonnegative point weights, `(..., n)`.
         mask: which points are present, boolean, `(..., n)`.
-        backend: "torch", this package's: control points on the principal axes, kernel sizes 1 to 4, Gauss-Newton on
-            the coefficients, planar objects; or "pytorch3d", `pytorch3d.ops.efficient_pnp`: control points on the
+        backend: "torch", this package's: control points at the columns of the square root of the points' scatter,
+            kernel sizes 1 to 4, Gauss-Newton on the coefficients, planar objects; or "pytorch3d", `pytorch3d.ops.efficient_pnp`: control points on the
             coordinate axes, kernel sizes 1 to 3, no Gauss-Newton. PyTorch3D's rows `X R + T` are turned into this
             package's columns.
 

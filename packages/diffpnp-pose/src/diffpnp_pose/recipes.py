@@ -84,6 +84,11 @@ class TrainConfig(RunOptions):
         self.positive("lr", "sigma")
         if self.beta != "auto" and not self.beta > 0:
             raise UserError(f"beta must be positive or auto, got {self.beta}")
+        if self.network == "higher_hrnet" and self.loss == "lp" and self.pose_epochs:
+            raise UserError(
+                "higher_hrnet cannot train on lp: poses come from its coarse maps in training, so that nothing would "
+                "train its finer ones, which evaluation averages in; use --loss lm, or another network"
+            )
         if self.epochs + self.pose_epochs < 1:
             raise UserError("epochs and pose_epochs are both 0: there is nothing to train")
 
