@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 from rml_meta.cli import main
-from rml_meta.grid import GridConfig, cells, markdown
+from rml_meta.grid import SMALLEST, GridConfig, cells, markdown
 from rml_meta.reported import PROTOCOLS, REPORTED
 
 
@@ -30,6 +30,28 @@ def test_grid_keeps_finished_cells(tmp_path: pathlib.Path, capsys: pytest.Captur
     assert capsys.readouterr().out.count("done   glyphs-1shot-") == 2
     assert main(arguments) == 0
     assert summary.stat().st_mtime_ns == before
+
+
+def test_a_failed_cell_does_not_end_the_grid(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "grid"
+    # glyphs have twenty images a class: too few for two environments of 1 + 5 only where rml asks for more
+    arguments = ["grid", "--data", "glyphs", "--methods", "rml", "protonet", "--shots", "6", "--episodes", "4"]
+    arguments += ["--epochs", "1", "--steps", "1", "--out", str(out), "--device", "cpu"]
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert "1 of 2 cells failed. glyphs-6shot-rml-seed0: " in printed.err
+    assert "cell 2 of 2: glyphs-6shot-protonet-seed0" in printed.err
+    assert [row["method"] for row in json.loads((out / "table.json").read_text())] == ["protonet"]
+    assert "| protonet |" in printed.out
+
+
+def test_grid_fits_queries_to_the_smallest_class() -> None:
+    for cell in cells(GridConfig()):
+        base = PROTOCOLS[cell.protocol][0]
+        environments = 2 if cell.method == "rml" else 1
+        assert 1 <= cell.config.queries <= 16
+        assert environments * (cell.shots + cell.config.queries) <= SMALLEST[base]
+        assert cell.config.inner_steps == (5 if cell.method == "maml" else 1)
 
 
 def test_grid_is_the_papers_two_tables() -> None:

@@ -111,6 +111,7 @@ def test_larger_tasks_in_training_than_in_use(method: str) -> None:
         split = class_split.load(config)
         step = make_step(config, split)
         (episode, *_) = training_batches(config, split.base, runtime).epoch(0)
+        assert isinstance(episode, EpisodeBatch)
         assert int(episode.query_y.max()) == config.train_ways - 1
         assert step(episode).isfinite()
         with pytest.raises(RuntimeError, match="num_classes"):  # three ways in training do not take them

@@ -28,6 +28,9 @@ def rank_gradients(runtime: Runtime, kind: str) -> list[Tensor]:
         "recompute": lambda: RML(network(), 0.1, 2, backend="recompute"),
         "rates": lambda: MAML(network(), 0.1, 2, learn_lr="per-step", per_step_norm=True),
     }
+    for penalty in ("irmv1", "vrex", "std"):
+        options = {"penalty": penalty, "penalty_weight": 3.0}
+        make[penalty] = functools.partial(RML, network(), 0.1, 2, **options)
     sgd = functools.partial(torch.optim.SGD, lr=0.1)
     make |= {
         "reptile": lambda: Reptile(network(), 2, inner_batch=None, inner_optimizer=sgd),
@@ -41,7 +44,7 @@ def rank_gradients(runtime: Runtime, kind: str) -> list[Tensor]:
     return [p.grad for p in method.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("kind", ["second order", "recompute", "rates", "reptile", "lstm"])
+@pytest.mark.parametrize("kind", ["second order", "recompute", "rates", "irmv1", "vrex", "std", "reptile", "lstm"])
 def test_two_processes_give_one_process_gradients(two_ranks: Callable, kind: str) -> None:
     expected = rank_gradients(Runtime(torch.device("cpu")), kind)
     assert expected

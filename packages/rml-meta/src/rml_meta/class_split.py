@@ -96,7 +96,7 @@ def _part(name: str, part: str, size: int, root: str, download: bool) -> ImageSe
     """One split of a set, or None where the set has no such split."""
     kind, _, path = name.partition(":")
     if kind == "folder":
-        return _folder_part(path, part, size)
+        return _folder_part(path, part, size, root)
     options = {"size": size} if kind in SIZED else {}
     try:
         found = data.load(name, part, root or None, download, **options)
@@ -107,9 +107,14 @@ def _part(name: str, part: str, size: int, root: str, download: bool) -> ImageSe
     return data.resize(found, size)
 
 
-def _folder_part(path: str, part: str, size: int) -> ImageSet | None:
-    """Classes of `PATH/part`: loaded as sets of their own, as no class is in two of them."""
+def _folder_part(path: str, part: str, size: int, root: str) -> ImageSet | None:
+    """Classes of `PATH/part`: loaded as sets of their own, as no class is in two of them.
+
+    A relative path is one from here, else from the folder of all data sets.
+    """
     folder = pathlib.Path(path).expanduser()
+    if not folder.exists() and (data.data_root(root or None) / folder).exists():
+        folder = data.data_root(root or None) / folder
     is_split = (folder / "train").is_dir()
     if is_split:
         folder = folder / part

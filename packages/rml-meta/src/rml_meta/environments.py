@@ -69,7 +69,8 @@ class ColourEnvironments:
         palette: (r, g, b) of at least as many colours as there are classes.
 
     Raises:
-        ValueError: A probability is out of range, or there are fewer than two colours.
+        ValueError: A probability is out of range, or there are fewer than two colours. A task has more classes than
+            there are colours: an IndexError or RuntimeError of torch, when it is coloured.
     """
 
     def __init__(

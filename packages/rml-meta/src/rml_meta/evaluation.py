@@ -71,7 +71,8 @@ def evaluate_episodes(
 
 
 def _accuracies(method: FewShotMethod, episode: EpisodeLike) -> Tensor:
-    """Share (T,) of right answers of each task, on its device: only the end waits for it."""
+    """Share (T,) of right answers of each task, on its device: only the end waits for it. NaN is no answer."""
     state = method.fit_support(episode.support_x, episode.support_y)
     logits = method.predict(state, episode.query_x)
-    return (logits.argmax(-1) == episode.query_y).double().mean(-1).reshape(-1)
+    right = (logits.argmax(-1) == episode.query_y) & ~logits.isnan().any(-1)
+    return right.double().mean(-1).reshape(-1)

@@ -23,9 +23,13 @@ class FeatureCache:
 
     @classmethod
     def compute(cls, backbone: nn.Module, images: Tensor, batch_size: int = 256) -> FeatureCache:
-        """Features of normalised images (N, ...), in evaluation mode, in batches on the backbone's device."""
+        """Features of normalised images (N, ...), in evaluation mode, in batches on the backbone's device.
+
+        A backbone without parameters takes the images where they are.
+        """
+        device = next((p.device for p in backbone.parameters()), images.device)
         with torch.no_grad(), evaluation_mode(backbone):
-            return cls(torch.cat([backbone(part) for part in images.split(batch_size)]))
+            return cls(torch.cat([backbone(part.to(device)) for part in images.split(batch_size)]))
 
     def episode(self, support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor) -> Episode:
         """The episode of images by index, `support` (*T, S) and `query` (*T, Q), with their labels."""

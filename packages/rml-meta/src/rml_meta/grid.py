@@ -15,6 +15,9 @@ from robustvision_core.files import write_json
 from rml_meta.recipes import METHODS, TrainConfig
 from rml_meta.reported import PROTOCOLS, REPORTED
 
+SMALLEST = {"mini": 600, "cub": 41, "sun": 20}
+"""Images of the smallest class: what shots and queries of all environments must share."""
+
 
 @dataclass(frozen=True)
 class GridConfig:
@@ -94,10 +97,17 @@ def grid(config: GridConfig) -> None:
         ]
         sys.stdout.write("\n".join([*lines, f"{len(chosen)} cells in {folder}"]) + "\n")
         return
-    results = [run_cell(cell.config, folder / cell.name) for cell in chosen]
-    rows = [row(cell, result) for cell, result in zip(chosen, results, strict=True)]
-    write_json(folder / "table.json", rows)
+    rows, failed = [], []
+    for number, cell in enumerate(chosen, 1):
+        sys.stderr.write(f"cell {number} of {len(chosen)}: {cell.name}\n")
+        try:
+            rows.append(row(cell, run_cell(cell.config, folder / cell.name)))
+        except UserError as error:
+            failed.append(f"{cell.name}: {error}")
+        write_json(folder / "table.json", rows)
     sys.stdout.write(markdown(rows))
+    if failed:
+        raise UserError(f"{len(failed)} of {len(chosen)} cells failed. {'; '.join(failed)}")
 
 
 def cells(config: GridConfig) -> list[Cell]:
@@ -122,6 +132,11 @@ def cells(config: GridConfig) -> list[Cell]:
 def _cell(config: GridConfig, protocol: str, data: str, target: str, shots: int, method: str) -> Cell:
     base = TrainConfig.PRESETS["quick" if config.data and config.preset == "paper" else config.preset]
     changes: dict[str, Any] = {name: getattr(config, name) for name in ("epochs", "steps") if getattr(config, name)}
+    if base.preset == "paper" and method == "maml":
+        changes["inner_steps"] = 5  # that of Chen et al. 2019; the paper's one step is of its equation 4
+    if not config.data:
+        environments = 2 if method == "rml" else 1
+        changes["queries"] = min(base.queries, SMALLEST[PROTOCOLS[protocol][0]] // environments - shots)
     trained = replace(
         base,
         method=method,
@@ -142,6 +157,8 @@ def _cell(config: GridConfig, protocol: str, data: str, target: str, shots: int,
 def run_cell(config: TrainConfig, folder: pathlib.Path) -> dict[str, Any]:
     """The summary of a training in `folder`: read where it is done, else begun or gone on with.
 
+    Epochs are shown by a progress bar unless the configuration says no.
+
     Raises:
         UserError: The folder holds a run of another configuration.
     """
@@ -149,7 +166,7 @@ def run_cell(config: TrainConfig, folder: pathlib.Path) -> dict[str, Any]:
 
     done = folder / "summary.json"
     if not done.exists():
-        train(replace(config, out=str(folder), resume=(folder / "config.json").exists(), progress=False))
+        train(replace(config, out=str(folder), resume=(folder / "config.json").exists()))
     return json.loads(done.read_text(encoding="utf-8"))
 
 
@@ -163,6 +180,7 @@ def row(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
         "accuracy": round(100 * found["accuracy"], 2),
         "interval": round(100 * found["interval"], 2),
         "transductive": found["transductive"],
+        "queries": cell.config.queries,
         "reported": cell.reported,
     }
 

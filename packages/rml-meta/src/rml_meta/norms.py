@@ -57,28 +57,28 @@ def support_buffers(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> d
     """Buffers of the batch norms of `model`, by name, holding the statistics of the batch `x` (M, ...).
 
     With them a query is classified by what the support set showed, one image at a time.
+
+    Raises:
+        ValueError: A batch norm keeps no running statistics, so that queries would be normalised together.
     """
-    buffers, factors = {}, {}
+    buffers = {}
     norms = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     for name, module in norms:
         if module.running_mean is None or module.running_var is None:
-            continue
-        prefix = f"{name}." if name else ""
+            raise ValueError(
+                f"{name or 'the model'} has track_running_stats=False and can only normalise queries together: "
+                "set transductive=True, or let it track"
+            )
         for key in ("running_mean", "running_var", "num_batches_tracked"):
-            buffers[prefix + key] = torch.zeros_like(getattr(module, key))
-        # from zero, one forward pass leaves momentum x statistic
-        factors[prefix] = 1.0 if module.momentum is None else module.momentum
-    before = [module.training for _, module in norms]
+            buffers[f"{name}.{key}" if name else key] = torch.zeros_like(getattr(module, key))
+    before = [(module.training, module.momentum) for _, module in norms]
     for _, module in norms:
-        module.training = True
+        module.training, module.momentum = True, 1.0  # what it sees last is all that it keeps
     try:
         stateless_call(model, {**params, **buffers}, x)
     finally:
-        for (_, module), training in zip(norms, before, strict=True):
-            module.training = training
-    for prefix, factor in factors.items():
-        for key in ("running_mean", "running_var"):
-            buffers[prefix + key] /= factor
+        for (_, module), (training, momentum) in zip(norms, before, strict=True):
+            module.training, module.momentum = training, momentum
     return buffers
 
 

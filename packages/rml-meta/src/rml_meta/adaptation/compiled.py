@@ -103,7 +103,7 @@ def adapt_compiled(
     """Parameters after the inner loop, by a compiled graph; `compiler` is a backend of `torch.compile`."""
     graphs = _graphs(problem, first_order, compiler)
     # numbers become tensors, so that another rate is no other graph
-    flat = [torch.as_tensor(r, dtype=x.dtype, device=x.device) for of_step in rates for r in of_step.values()]
+    flat = [torch.as_tensor(r).to(fast[n]) for of_step in rates for n, r in of_step.items()]
     tensors = (*(p.contiguous() for p in fast.values()), *slow.values(), *flat)
     out = _Compiled.apply(_Call(problem, fast, slow, rates, graphs), x, y, *tensors)
     return dict(zip(fast, out, strict=True))  # pyright: ignore[reportArgumentType]  # apply is untyped

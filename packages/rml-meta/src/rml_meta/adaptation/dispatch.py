@@ -69,8 +69,12 @@ def adapt(
     if support_y.dim() > 2:
         raise ValueError(f"support_y must be (S,) or (T, S), got {tuple(support_y.shape)}: merge the tasks' dimensions")
     check_backend(backend, inner_optimizer, lr)
+    if steps < 0:
+        raise ValueError(f"steps must not be negative, got {steps}")
     names = adapted_names(model, adapted)
     params = dict(model.named_parameters()) if params is None else params
+    if missing := [n for n, _ in model.named_parameters() if n not in params]:
+        raise ValueError(f"params lacks {missing}: give every parameter of the model by name")
     fast = {n: params[n] for n in names}
     slow = {n: p for n, p in params.items() if n not in fast}
     problem = InnerProblem(model, loss_fn)

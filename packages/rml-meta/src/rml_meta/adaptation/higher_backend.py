@@ -32,9 +32,9 @@ def load_higher() -> Any:
             # 0.2.1 compares a number by `is`; Python says so once, when it compiles the file
             warnings.filterwarnings("ignore", category=SyntaxWarning)
             warnings.filterwarnings("ignore", message="invalid escape sequence", category=DeprecationWarning)
-            import higher  # pyright: ignore[reportMissingImports]  # optional
+            import higher
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('backend "higher" needs an extra: pip install "rml-meta[higher]"') from error
+        raise ModuleNotFoundError('backend "higher" needs that library: pip install higher') from error
     return higher
 
 

@@ -15,6 +15,7 @@ from rml_meta.episode import EpisodeLike, check_set, count_ways, flatten_tasks
 from rml_meta.methods.base import FewShotMethod
 from rml_meta.methods.maml import cross_entropies
 from rml_meta.norms import batch_statistics, evaluation_mode
+from rml_meta.precision import full_precision, widen
 
 
 class EmbeddingMethod(FewShotMethod):
@@ -88,8 +89,9 @@ def embed(backbone: nn.Module, x: Tensor, leading: int) -> Tensor:
 
 
 def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
-    """Mean (*T, N, ...) of the features (*T, S, ...) of each class of labels (*T, S)."""
-    member = F.one_hot(labels, ways).to(features.dtype).transpose(-1, -2)
-    flat = features.flatten(labels.dim())
-    means = (member @ flat) / member.sum(-1, keepdim=True)
+    """Mean (*T, N, ...) of the features (*T, S, ...) of each class of labels (*T, S), in float32 at least."""
+    flat = widen(features).flatten(labels.dim())
+    with full_precision(flat):
+        member = F.one_hot(labels, ways).to(flat.dtype).transpose(-1, -2)
+        means = (member @ flat) / member.sum(-1, keepdim=True)
     return means.unflatten(-1, features.shape[labels.dim() :])

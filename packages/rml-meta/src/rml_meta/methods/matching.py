@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rml_meta.methods.embedding import EmbeddingMethod
+from rml_meta.precision import full_precision, widen
 
 
 class MatchingState(NamedTuple):
@@ -61,9 +62,11 @@ class MatchingNet(EmbeddingMethod):
         return MatchingState(flat, F.one_hot(labels, ways).to(flat.dtype))
 
     def compare(self, state: MatchingState, features: Tensor) -> Tensor:
-        """Log probabilities (*T, Q, N)."""
-        queries = self._in_context(features.flatten(state.support.dim() - 1), state.support)
-        cosine = F.normalize(queries, dim=-1) @ F.normalize(state.support, dim=-1).transpose(-1, -2)
+        """Log probabilities (*T, Q, N), from cosines in float32 at least."""
+        queries = widen(self._in_context(features.flatten(state.support.dim() - 1), state.support))
+        support = widen(state.support)
+        with full_precision(queries):
+            cosine = F.normalize(queries, dim=-1) @ F.normalize(support, dim=-1).transpose(-1, -2)
         if self.cut_negative:
             cosine = cosine.relu()
         # the log of a sum of softmax weights, without the rounding of small ones to 0

@@ -14,6 +14,7 @@ from rml_meta.episode import EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task
 from rml_meta.methods.maml import cross_entropies
 from rml_meta.norms import batch_statistics
+from rml_meta.precision import full_precision
 from rml_meta.stateless import stateless_call
 
 
@@ -64,7 +65,14 @@ class MetaCell(nn.Module):
         return CellState(theta, zero, zero, first, first)
 
     def forward(self, state: CellState, loss: Tensor, grad: Tensor) -> CellState:
-        """The state after a step with losses (T,) and gradients (T, P)."""
+        """The state after a step with losses (T,) and gradients (T, P), in the precision of the parameters.
+
+        Half precision would round the forget gate, which is almost 1, at every step.
+        """
+        with full_precision(state.theta):
+            return self._step(state, loss.to(state.theta), grad.to(state.theta))
+
+    def _step(self, state: CellState, loss: Tensor, grad: Tensor) -> CellState:
         seen = torch.cat(
             [preprocess(loss, self.threshold)[:, None].expand(*grad.shape, 2), preprocess(grad, self.threshold)], -1
         )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rml_meta.methods.embedding import EmbeddingMethod, class_means
+from rml_meta.precision import full_precision, widen
 
 Distance = Literal["sqeuclidean", "euclidean", "cosine"]
 
@@ -46,15 +47,22 @@ class ProtoNet(EmbeddingMethod):
         return class_means(features.flatten(labels.dim()), labels, ways)
 
     def compare(self, state: Tensor, features: Tensor) -> Tensor:
-        """Logits (*T, Q, N)."""
-        queries = features.flatten(state.dim() - 1)
-        if self.distance == "cosine":
-            return self.scale * F.normalize(queries, dim=-1) @ F.normalize(state, dim=-1).transpose(-1, -2)
-        if self.distance == "euclidean":
-            return -self.scale * torch.cdist(queries, state)
-        # |q|^2 is the same for every class, but keeps the logits distances; one product instead of all differences
-        squares = queries.square().sum(-1, keepdim=True) + state.square().sum(-1)[..., None, :]
-        return -self.scale * (squares - 2 * queries @ state.transpose(-1, -2))
+        """Logits (*T, Q, N), in float32 at least: the squares of near points cancel in half precision."""
+        queries = widen(features.flatten(state.dim() - 1))
+        with full_precision(queries):
+            if self.distance == "cosine":
+                return self.scale * F.normalize(queries, dim=-1) @ F.normalize(state, dim=-1).transpose(-1, -2)
+            if self.distance == "euclidean":
+                return -self.scale * torch.cdist(queries, state)
+            return -self.scale * _squared_distances(queries, state)
 
     def _set_dims(self, state: Tensor) -> int:
         return state.dim() - 1
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """(*T, Q, N) of points x (*T, Q, D) and y (*T, N, D), by one product instead of all differences."""
+    centre = y.mean(-2, keepdim=True)  # what all points share would cancel, and take the digits of the rest with it
+    x, y = x - centre, y - centre
+    squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1)[..., None, :]
+    return squares - 2 * x @ y.transpose(-1, -2)

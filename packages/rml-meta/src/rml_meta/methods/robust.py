@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from rml_meta.adaptation.dispatch import adapted_names, run_backend
 from rml_meta.adaptation.problem import resolve_rates
@@ -122,10 +124,10 @@ class RML(MAML):
         of_pair = table % environments  # the environment of the query
         if self.penalty == "irmv1":
             gradients = scale_gradients(logits, tasks.query_y[table]).mean(-1)
-            each = _by_environment(gradients, of_pair, environments).square()
+            each = mean_over_processes(_by_environment(gradients, of_pair, environments)).square()
             value = each.mean() if self.reduction == "mean" else each.sum()
         else:
-            risks = _by_environment(losses, of_pair, environments)
+            risks = mean_over_processes(_by_environment(losses, of_pair, environments))
             value = vrex_penalty(risks) if self.penalty == "vrex" else std_penalty(risks)
         on = (self.steps_done >= self.anneal_steps).to(total.dtype)  # stays on the device
         if self.training and torch.is_grad_enabled():
@@ -184,6 +186,16 @@ def pairs(tasks: int, environments: int, pairing: str, include_self: bool, withi
             "'reheaded', because tasks of one group are of different environments"
         )
     return partners
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Mean of `value` over the processes of a distributed training, with its gradient; alone the value itself.
+
+    A penalty is no mean of penalties: its risks are those of the whole batch.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return value
+    return all_reduce(value) / dist.get_world_size()
 
 
 def _by_environment(values: Tensor, environment: Tensor, count: int) -> Tensor:
