@@ -107,7 +107,7 @@ def test_train_writes_a_run_that_evaluate_and_diagnose_read(tmp_path: pathlib.Pa
         ["--method", "source", "--labelled", "2", "--source-augment", "recolor"],
         ["--method", "coral", "--coral-features", "penultimate", "--coral-form", "published"],
         ["--method", "dann", "--passes", "mixed"],
-        ["--method", "lee"],
+        ["--method", "lee", "--source-augment", "jitter"],
         ["--method", "ican", "--rho", "0.2", "--passes", "mixed", "--batch-norm", "shared"],
         ["--selector", "fixed", "--threshold", "0.2"],
         ["--selector", "flex", "--threshold", "0.2", "--calibrate", "True"],
@@ -237,6 +237,10 @@ def test_uneven_target() -> None:
     data = deal(small(target_size=0, target_imbalance=5.0), small_pair())
     counts = torch.bincount(data.truth)
     assert counts[0] // counts[9] == 5
+    upper = deal(small(method="target", source_size=0, target_size=0, target_imbalance=5.0), small_pair())
+    assert torch.equal(torch.bincount(upper.truth), counts)
+    assert upper.labelled.labels is not None
+    assert torch.equal(torch.bincount(upper.labelled.labels), counts)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +256,10 @@ def test_uneven_target() -> None:
         (["--labelled", "0.999"], "leaves 0 unlabelled target samples"),
         (["--labelled", "1.5"], "labelled must be a share below 1 or a whole number, got 1.5"),
         (["--labelled", "500"], "500 labelled samples of each class were asked for"),
+        (["--prior", "0.5,0.5"], "prior has 2 shares, digits-shift has 10 classes: give one each"),
+        (["--selector", "flex", "--threshold", "7"], "threshold and floor must be in [0, 1], got 7.0"),
+        (["--selector", "adaptive", "--rho", "nan"], "rho must be a finite number, got nan"),
+        (["--method", "coral", "--batch-norm", "freeze_on_pseudo"], "method coral has no pseudo-labelled samples"),
         (["--prior", "uniform"], "prior must be even, predicted, or numbers with commas, got 'uniform'"),
         (["--shares", "1.5"], "shares must be one or more numbers in (0, 1], got (1.5,)"),
         (["--period", "0"], "period must be at least 1, got 0"),
@@ -303,10 +311,21 @@ class Plain(nn.Module):
         return self.head(self.features(images))
 
 
+# shares whose steps divide evenly: what does not, two processes leave out
+EVEN = {"batch_size": 8, "lr": 3e-3, "select": "im", "selector": "top", "shares": (0.5, 0.75)}
+CORAL = {"method": "coral", "coral_weight": 10.0}
+RANKS = {
+    "recipe": EVEN,
+    "separate": EVEN | {"passes": "separate"},
+    "dann": EVEN | {"method": "dann"},
+    # batches with fewer than two samples for each process, which both then have whole
+    "coral, batches of 3": EVEN | CORAL | {"batch_size": 3, "target_size": 90},
+    "coral, last batch of 2": EVEN | CORAL | {"target_size": 90},
+}
+
+
 def train_on_rank(runtime: Runtime, method: str) -> tuple[dict[str, torch.Tensor], list[dict], list[PeriodRecord]]:
-    options = {"recipe": {}, "separate": {"passes": "separate"}, "dann": {"method": "dann"}}
-    # shares whose steps divide evenly: what does not, two processes leave out
-    config = small(batch_size=8, lr=3e-3, select="im", selector="top", shares=(0.5, 0.75), **options[method])
+    config = small(**RANKS[method])
     torch.manual_seed(0)
     data = deal(config, small_pair())
     step: Step = make_step(config, Plain(), len(data.target), 10)
@@ -314,7 +333,7 @@ def train_on_rank(runtime: Runtime, method: str) -> tuple[dict[str, torch.Tensor
     return step.network.state_dict(), records, step.state.periods
 
 
-@pytest.mark.parametrize("method", ["recipe", "separate", "dann"])
+@pytest.mark.parametrize("method", ["recipe", "separate", "dann", "coral, batches of 3"])
 def test_two_processes_train_as_one(two_ranks, method: str) -> None:
     expected, records, periods = train_on_rank(Runtime(torch.device("cpu")), method)
     for state, ranks_records, ranks_periods in two_ranks(train_on_rank, method):
@@ -324,6 +343,14 @@ def test_two_processes_train_as_one(two_ranks, method: str) -> None:
         for record, reference in zip(ranks_records, records, strict=True):
             assert record["loss"] == pytest.approx(reference["loss"], abs=1e-3)
             assert record["score"] == pytest.approx(reference["score"], abs=1e-3)
+
+
+def test_two_processes_stay_the_same_where_the_last_batch_is_small(two_ranks) -> None:
+    """Covariances of parts are not those of the whole, so that no process alone trains like them."""
+    (first, records, _), (second, others, _) = two_ranks(train_on_rank, "coral, last batch of 2")
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert [record["loss"] for record in records] == [record["loss"] for record in others]
+    assert all(value.isfinite().all() for value in first.values())
 
 
 def test_devices_option_starts_processes(tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pseudolabel_da.diagnostics import class_spread, marginal_drift
+from pseudolabel_da.periods import stop_reason
 from pseudolabel_da.planning import draw_replay, split_batches
 from pseudolabel_da.seeds import derive_seed, forked_rng, make_generator
 
@@ -170,7 +171,9 @@ def record(**values: object) -> pl.PeriodRecord:
         ({"max_share": 0.4, "effective_classes": 3.0}, [], "few_classes"),
         ({"max_share": 1.0, "effective_classes": 1.0, "total": 4}, [], "healthy"),
         ({"threshold": 0.952, "ceiling": 0.865}, [], "hyper_conservative"),
+        ({"threshold": 0.952, "ceiling": 0.865, "by_rank": True}, [], "healthy"),
         ({"selected": 0}, [], "healthy"),
+        ({"selected": 0, "by_rank": True}, [{"selected": 0, "by_rank": True}], "hyper_conservative"),
         ({"selected": 0}, [{"selected": 0}], "hyper_conservative"),
         ({"selected": 0, "total": 1000, "share": 1.0}, [{"selected": 0}], "healthy"),
     ],
@@ -250,6 +253,25 @@ def test_few_classes_are_rebalanced() -> None:
     assert (made.verdict, made.remedy) == (pl.Verdict.FEW_CLASSES, "rebalanced")
 
 
+@pytest.mark.parametrize("selector", [pl.TopShare((0.5,)), pl.ClassBalancedShare((0.5,))], ids=["top", "balanced"])
+def test_shares_know_no_ceiling(selector: pl.Selector) -> None:
+    """Confidence above the ceiling is overshoot, and no reason to stop, where nothing was asked of it."""
+    pool, options = pl.PseudoLabelPool(100, 10), pl.Settings(on_collapse="stop")
+    labels = [i % 10 for i in range(50)]
+    probs = torch.cat([one_hot(labels, 10, 0.98), one_hot(labels, 10, 0.9)])
+    made = pl.advance(pool, selector, probs, options, pl.PeriodContext(0, ceiling=0.955))
+    assert made.selected == 50
+    assert made.by_rank
+    assert made.verdict is pl.Verdict.HEALTHY
+    assert stop_reason(made, 0, options) == ""
+    pool = pl.PseudoLabelPool(100, 10)
+    with pytest.warns(pl.CollapseWarning, match="caps confidence near 0.955"):
+        asked = pl.advance(pool, pl.FixedThreshold(0.96), probs, options, pl.PeriodContext(0, ceiling=0.955))
+    assert asked.selected == 50
+    assert not asked.by_rank
+    assert asked.verdict is pl.Verdict.HYPER_CONSERVATIVE
+
+
 def test_an_exhausted_pool_selects_nothing_in_silence() -> None:
     pool = pl.PseudoLabelPool(2, 2)
     first = pl.advance(pool, pl.FixedThreshold(0.5), one_hot([0, 1], 2), pl.Settings(), pl.PeriodContext(0))
@@ -270,6 +292,8 @@ def test_an_exhausted_pool_selects_nothing_in_silence() -> None:
         {"label_smoothing": 1.5},
         {"order": "official", "passes": "paired"},
         {"passes": "mixed", "batch_norm": "freeze_on_pseudo"},
+        {"patience_periods": 0},
+        {"patience_periods": -3},
     ],
 )
 def test_settings_refuse(options: dict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pseudolabel_da as pl
 import pytest
@@ -189,6 +190,22 @@ def test_balanced_share_follows_a_prior_and_what_is_taken() -> None:
 def test_balanced_share_refuses(options: dict) -> None:
     with pytest.raises(ValueError, match=r"must be"):
         pl.ClassBalancedShare(**options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pl.FlexThreshold(threshold=7.0), "threshold and floor must be in"),
+        (lambda: pl.FlexThreshold(floor=9.0), "threshold and floor must be in"),
+        (lambda: pl.FlexThreshold(threshold=math.nan), "threshold and floor must be in"),
+        (lambda: pl.FlexThreshold(mapping="foo"), "unknown mapping 'foo'"),
+        (lambda: pl.AdaptiveThreshold(rho=math.nan), "rho must be a finite number"),
+        (lambda: pl.ICANSelector(rho=math.inf), "rho must be a finite number"),
+    ],
+)
+def test_selectors_refuse_when_they_are_made(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_balanced_share_refuses_a_prior_of_another_size() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pseudolabel_da.augmentation import _smooth_noise, _uniform
 from pseudolabel_da.networks import NETWORKS, SmallCNN, build
+from pseudolabel_da.prediction import predict_logits
+from pseudolabel_da.reading import Reader, scale_images
+from pseudolabel_da.samples import TensorSamples
 from pseudolabel_da.validators import accuracy, entropy
 from scipy import optimize, stats
 from sklearn import metrics
@@ -87,6 +92,16 @@ def test_temperature_at_its_ends() -> None:
         pl.fit_temperature(logits[:0], torch.zeros(0, dtype=torch.long))
 
 
+def test_temperature_leaves_out_what_is_no_number() -> None:
+    logits = torch.randn(200, 4, dtype=torch.float64)
+    labels = torch.multinomial(logits.softmax(1), 1)[:, 0]
+    wanted = pl.fit_temperature(logits, labels)
+    assert 0.3 < wanted < 3
+    strange = torch.tensor([[math.nan, 0, 0, 0], [0, math.inf, 0, 0], [0, 0, -math.inf, 0]], dtype=torch.float64)
+    more = torch.cat([strange, logits]), torch.cat([torch.zeros(3, dtype=torch.long), labels])
+    torch.testing.assert_close(pl.fit_temperature(*more), wanted)
+
+
 def test_calibration_error_equals_a_loop() -> None:
     probs = torch.randn(300, 4, dtype=torch.float64).mul(2).softmax(1)
     labels = torch.randint(4, (300,))
@@ -152,6 +167,14 @@ def test_shift_moves_whole_images_and_repeats_the_border() -> None:
     assert seen == windows
 
 
+def test_noise_of_a_size_is_drawn_for_every_image_of_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 a draw near 1 becomes 1, which names no size."""
+    monkeypatch.setattr(torch, "rand", lambda size, **options: torch.full(size, 0.9999))
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.bfloat16)
+    noise = _smooth_noise(images, (2, 4), partial(_uniform, images, None))
+    assert bool((noise != 0).any((1, 2, 3)).all())
+
+
 def test_augmentation_refuses() -> None:
     with pytest.raises(ValueError, match="images must be"):
         pl.strong_augment(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
@@ -183,6 +206,33 @@ def test_statistics_stay_without_a_batch_and_modes_come_back_after_an_error() ->
         pl.reestimate_batch_norm(model, [torch.rand(1, 2)], model)
     assert model.training
     assert model.momentum == 0.1
+
+
+@pytest.mark.parametrize(("samples", "batch"), [(1, 256), (5, 1), (2, 1)])
+def test_target_statistics_of_few_samples(samples: int, batch: int) -> None:
+    """One sample has no variance and leaves them as they are; batches of one are joined."""
+    model, x = nn.BatchNorm1d(2), torch.randn(samples, 2)
+    reader = Reader(model, torch.device("cpu"), torch.float32, scale_images, batch=batch)
+    reader.estimate_statistics(TensorSamples(x), 20, torch.Generator())
+    assert model.running_mean is not None
+    assert bool(model.running_mean.any()) == (samples > 1)
+
+
+def test_what_a_model_caches_in_prediction_can_be_trained_with() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(2, 3), None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.scale is None:
+                self.scale = torch.ones(3) * 2
+            return self.linear(x) * self.scale
+
+    model = Caching()
+    assert predict_logits(model, [torch.rand(4, 2)]).shape == (4, 3)
+    model(torch.rand(4, 2)).sum().backward()
+    assert predict_logits(model.to("meta"), []).device.type == "meta"  # the model's device, without a batch too
 
 
 def test_frozen_batch_norm_keeps_statistics_and_learns_weights() -> None:

@@ -95,7 +95,7 @@ def _shifted(images: Tensor, shift: int, generator: torch.Generator | None) -> T
 
 def _smooth_noise(like: Tensor, grids: Sequence[int], draw: Callable[..., Tensor]) -> Tensor:
     """(B, C, H, W) uniform noise in [-1, 1] on a grid of a size drawn for each image, enlarged bilinearly."""
-    chosen = (draw((len(like), 1, 1, 1)) * len(grids)).long()  # drawn below 1
+    chosen = (draw((len(like), 1, 1, 1)) * len(grids)).long().clamp_max(len(grids) - 1)  # half precision rounds to 1
     noise = torch.zeros_like(like)
     for number, size in enumerate(grids):
         coarse = draw((*like.shape[:2], size, size), -1, 1)

@@ -18,7 +18,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
     target remain too confident; yet overconfidence of the source itself is gone.
 
     Args:
-        logits: (N, K).
+        logits: (N, K). Rows with a value that is not finite are left out.
         labels: (N,) class indices.
 
     Returns:
@@ -32,15 +32,17 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
         raise ValueError(
             f"expected logits (N, K) and labels (N,) with N > 0, got {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
-    z = logits.detach().double()
+    valid = logits.detach().isfinite().all(1)
+    share = valid.double() / valid.sum().clamp_min(1)
+    z = torch.where(valid[:, None], logits.detach().double(), 0.0)
     z = z - z.amax(1, keepdim=True)
-    own = z.gather(1, labels[:, None])[:, 0].mean()
+    own = share @ z.gather(1, labels[:, None])[:, 0]
     b, low, high = z.new_tensor(1.0), z.new_tensor(1 / LARGEST), z.new_tensor(LARGEST)
     for step in range(ITERATIONS):
         p = (b * z).softmax(1)
         mean = (p * z).sum(1, keepdim=True)
-        slope = mean.mean() - own
-        curvature = (p * (z - mean).square()).sum(1).mean()
+        slope = share @ mean[:, 0] - own
+        curvature = share @ (p * (z - mean).square()).sum(1)
         at, low, high = b, torch.where(slope < 0, b, low), torch.where(slope < 0, high, b)
         b = (low * high).sqrt()
         if step % 2:  # Newton alone creeps where every label is right, and bisection alone is slow: take turns

@@ -22,7 +22,7 @@ class Verdict(enum.StrEnum):
     FEW_CLASSES = "few_classes"
     """Few classes hold most labels, and will hold more."""
     HYPER_CONSERVATIVE = "hyper_conservative"
-    """Next to nothing is selected, or the threshold is above what the model can reach."""
+    """Next to nothing is selected, or a threshold is asked for above what the model can reach."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class PeriodRecord:
         total: Samples with a pseudo-label after it.
         share: total over N.
         source_accuracy: On source validation data, or None.
-        threshold: The confidence asked for; a list of K where it differs by class (None for a class without one).
+        threshold: The confidence asked for, or the lowest one taken by rank; a list of K where it differs by class
+            (None for a class without one).
         ceiling: Of confidence, from the label smoothing that the model was last trained with.
         max_confidence: The largest among the candidates, or None.
         invalid: Candidates whose probabilities are not numbers.
@@ -102,6 +103,7 @@ class PeriodRecord:
         wrong: Labels of this period's selection that are wrong, or None without true labels.
         wrong_total: Wrong labels in the whole set, likewise.
         class_precision: Share of right labels in each class (None for an empty class), likewise.
+        by_rank: Whether samples were selected by rank, so that the threshold was not asked for.
     """
 
     epoch: int
@@ -128,6 +130,7 @@ class PeriodRecord:
     wrong: int | None = None
     wrong_total: int | None = None
     class_precision: list[float | None] | None = field(default=None)
+    by_rank: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists alone: fit for JSON and for `torch.load(weights_only=True)`."""
@@ -163,7 +166,7 @@ def diagnose(
 def _too_conservative(record: PeriodRecord, previous: list[PeriodRecord], limits: CollapseLimits) -> bool:
     if record.total == record.pool:
         return False
-    if isinstance(record.threshold, float) and record.threshold >= record.ceiling:
+    if not record.by_rank and isinstance(record.threshold, float) and record.threshold >= record.ceiling:
         return True  # only overshoot can be selected
     last = [*previous, record][-limits.tiny_periods :]
     tiny = [r.selected < limits.tiny_share * r.pool for r in last]

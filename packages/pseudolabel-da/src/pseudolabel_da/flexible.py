@@ -34,13 +34,18 @@ def flexible_thresholds(
     Raises:
         ValueError: The mapping is unknown.
     """
-    if mapping not in ("convex", "linear"):
-        raise ValueError(f"unknown mapping {mapping!r}: expected convex or linear")
+    check_mapping(mapping)
     labels, confidence = most_confident(probs)
     learned = torch.bincount(labels, confidence > threshold, minlength=probs.shape[-1])
     unused = probs.shape[-2] - learned.sum()
     beta = learned / torch.maximum(learned.max(), unused).clamp_min(1)
     return ((beta / (2 - beta) if mapping == "convex" else beta) * threshold).to(probs.dtype)
+
+
+def check_mapping(mapping: str) -> None:
+    """Raise ValueError unless there is a mapping of that name."""
+    if mapping not in ("convex", "linear"):
+        raise ValueError(f"unknown mapping {mapping!r}: expected convex or linear")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,11 @@ class FlexThreshold:
     threshold: float = 0.95
     mapping: Literal["convex", "linear"] = "convex"
     floor: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1 or not 0 <= self.floor <= 1:
+            raise ValueError(f"threshold and floor must be in [0, 1], got {self.threshold} and {self.floor}")
+        check_mapping(self.mapping)
 
     def select(self, probs: Tensor, **context: Any) -> Selection:
         """The selection among (N, K); the context is not used."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pseudolabel_da.selection import Selection, known, most_confident
+from pseudolabel_da.selection import Selection, check_rho, known, most_confident
 from pseudolabel_da.thresholds import adaptive_threshold
 
 
@@ -26,6 +26,9 @@ class ICANSelector:
 
     rho: float = 2.4
     bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_rho(self.rho)
 
     def select(
         self, probs: Tensor, *, accuracy: float | Tensor | None = None, weight: Tensor | None = None, **context: Any

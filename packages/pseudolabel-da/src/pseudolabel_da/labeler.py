@@ -64,6 +64,7 @@ class IncrementalPseudoLabeler:
 
     Raises:
         ValueError: An option is wrong; the message has what was expected.
+        TypeError: There is no option of that name.
 
     Example:
         >>> labeler = IncrementalPseudoLabeler.balanced(network)

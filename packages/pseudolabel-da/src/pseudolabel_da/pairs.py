@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pseudolabel_da.recipes import TrainConfig
 from pseudolabel_da.samples import TensorSamples, as_samples, joined
+from pseudolabel_da.shares import ClassBalancedShare
 
 COLOURED = ("mnist-mnistm", "fashion-fashionm")
 
@@ -60,15 +61,19 @@ def deal(config: TrainConfig, pair: DomainPair, device: torch.device | str = "cp
     """The parts of `pair` that a run uses.
 
     Raises:
-        UserError: More samples are asked for than there are, or all of the target would be labelled.
+        UserError: More samples are asked for than there are, all of the target would be labelled, or the prior is of
+            another number of classes.
     """
+    _check_prior(config, pair.target_test.num_classes)
+    target = pair.target_train
+    if config.target_imbalance > 1:
+        target = long_tail(target, config.target_imbalance)
+    target = _cut(target, config.target_size, config.data_seed)
     if config.method == "target":
-        source, val = _cut(pair.target_train, config.target_size, config.data_seed), pair.target_val
-        labelled, rest = source.take([]), source
+        source, val = target, pair.target_val
+        labelled, rest = target.take([]), target
     else:
         source, val = _cut(pair.source_train, config.source_size, config.data_seed), pair.source_val
-        target = long_tail(pair.target_train, config.target_imbalance) if config.target_imbalance > 1 else None
-        target = _cut(target or pair.target_train, config.target_size, config.data_seed)
         amount = config.labelled if config.labelled < 1 else int(config.labelled)
         labelled, rest = split_labelled(target, amount, seed=config.data_seed)
     if len(rest) < 2:
@@ -85,6 +90,13 @@ def deal(config: TrainConfig, pair: DomainPair, device: torch.device | str = "cp
         source_test=pair.source_test,
         target_test=pair.target_test,
     )
+
+
+def _check_prior(config: TrainConfig, classes: int) -> None:
+    selector = config.make_selector()
+    prior = selector.prior if config.method == "pseudo" and isinstance(selector, ClassBalancedShare) else None
+    if prior is not None and prior != "predicted" and len(prior) != classes:
+        raise UserError(f"prior has {len(prior)} shares, {config.data} has {classes} classes: give one each")
 
 
 def _cut(data: ImageSet, size: int, seed: int) -> ImageSet:

@@ -123,6 +123,7 @@ def _measure(pool: PseudoLabelPool, selection: Selection, taken: Tensor | None, 
         **class_spread(histogram)._asdict(),
         flip_rate=None,
         drift=None,
+        by_rank=selection.by_rank,
     )
 
 

@@ -94,7 +94,7 @@ class Phases:
             data.target,
             self.step.state.pool,
             self.reader.prepare,
-            augment=AUGMENTS[config.augment],
+            augment=AUGMENTS[config.target_augment],
             source_augment=AUGMENTS[config.source_augment],
             generator=self.generator,
         )
@@ -174,9 +174,9 @@ class Phases:
         return config.coral_weight if config.method == "coral" else 1.0
 
     def _part(self, samples: Labeled | None) -> Labeled | None:
-        """This process's part, as large as every other's; all of the samples where they are fewer than processes."""
+        """This process's part, as large as every other's; all of the samples where that would be fewer than two."""
         world = self.runtime.world_size
-        if samples is None or world == 1 or len(samples.labels) < world:
+        if samples is None or world == 1 or len(samples.labels) < 2 * world:  # one alone has no covariance
             return samples
         size = len(samples.labels) // world
         part = slice(self.runtime.rank * size, (self.runtime.rank + 1) * size)

@@ -56,13 +56,14 @@ def predict_logits(model: nn.Module, batches: Iterable[Tensor], logits_fn: Logit
         ValueError: The model does not return logits.
     """
     parts = []
-    with torch.inference_mode(), preserved_modes(model):
+    # not inference_mode: what a model caches of it could not be trained with
+    with torch.no_grad(), preserved_modes(model):
         model.eval()
         for batch in batches:
             output = model(batch)
             logits = check_logits(output if logits_fn is None else logits_fn(output))
             parts.append(logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits)
-    return torch.cat(parts) if parts else torch.zeros(0, 0)
+    return torch.cat(parts) if parts else torch.zeros(0, 0, device=next(model.parameters(), torch.zeros(0)).device)
 
 
 def probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:

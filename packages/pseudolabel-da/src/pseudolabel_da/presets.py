@@ -12,6 +12,7 @@ takes, and what the other sources say:
 | order | select, source, pseudo | source, select, pseudo | |
 | model kept | the last | best source validation | |
 | batch size | not given: 16 | 16 (Office 1, under batch norm) | |
+| source alone | until validation accuracy stops to rise | one epoch | |
 | labelled target | 10 % and 20 % | 100 samples and 5 % | later report: 10 a class and 1 % |
 | split | 70/15/15 | source 75/15/10 | |
 
@@ -70,8 +71,11 @@ def balanced() -> dict[str, Any]:
 
     A class-balanced share of the pool that grows over five epochs and is rebuilt in each, strong augmentation of the
     pseudo-labelled samples, source and pseudo-labels in every step with a forward pass each, no label smoothing, batch
-    norm estimated on the target. Augmentation matters most, balance next. Give images in [-1, 1] (bytes are mapped to
-    that); five epochs use all of `shares`. It assumes even classes: give `ClassBalancedShare(prior=...)` otherwise.
+    norm estimated on the target. Augmentation matters most: of the command's recipe at 6,000 images a domain,
+    87.1 %, 62.4 are left without it, 86.4 without target statistics, 86.7 without rebuilding the set, 87.1 without
+    balance, but 78.4 with neither balance nor target statistics (benchmark `ablation`). Give images in [-1, 1] (bytes
+    are mapped to that); five epochs use all of `shares`. It assumes even classes: give `ClassBalancedShare(prior=...)`
+    otherwise.
     """
     settings = Settings(
         period=1,

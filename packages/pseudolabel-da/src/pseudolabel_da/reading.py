@@ -90,7 +90,13 @@ class Reader:
         return float(accuracy(outputs.logits, outputs.labels))
 
     def estimate_statistics(self, samples: Samples, most: int, generator: torch.Generator) -> None:
-        """Set the statistics of batch norm to those over at most `most` batches of samples drawn at random."""
-        order = torch.randperm(len(samples), generator=generator)[: self.batch * most]
-        batches = split_batches(order.to(self.device), self.batch)
+        """Set the statistics of batch norm to those over at most `most` batches of samples drawn at random.
+
+        Batches have at least two samples; a single sample has no variance, and leaves the statistics as they are.
+        """
+        size = max(self.batch, 2)
+        order = torch.randperm(len(samples), generator=generator)[: size * most]
+        if len(order) < 2:
+            return
+        batches = split_batches(order.to(self.device), size)
         reestimate_batch_norm(self.model, (self.prepare(x) for x, _ in samples.stream(batches)), self.model)

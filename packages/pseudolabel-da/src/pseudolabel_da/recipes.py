@@ -83,9 +83,9 @@ class TrainConfig(RunOptions):
     """Of balanced: even classes, predicted (the same share of each predicted class, for when nothing is known), or
     the shares of the classes, with commas."""
     augment: Literal["none", "strong", "recolor", "jitter"] = "strong"
-    """Of pseudo-labelled samples."""
+    """Of pseudo-labelled samples, of pseudo and ican."""
     source_augment: Literal["none", "strong", "recolor", "jitter"] = "none"
-    """Of labelled samples, in both phases."""
+    """Of labelled samples, in both phases; of both domains in coral, dann and lee."""
     network: Literal["cnn", "resnet18"] = "cnn"
     """Network: three convolutions, about 30,000 parameters, or a ResNet-18 for small images."""
     init: str = ""
@@ -131,7 +131,8 @@ class TrainConfig(RunOptions):
     on_collapse: OnCollapse = "warn"
     """After a verdict other than healthy: warn, stop or rebalance."""
     batch_norm: BatchNorm = "target"
-    """Statistics: shared, freeze_on_pseudo, or estimated anew on the target before selections and at the end."""
+    """Statistics: shared, freeze_on_pseudo, or estimated anew on the target before selections and at the end. Method
+    source always has shared, or it would have seen the target."""
     coral_weight: float = 1.0
     """Of the CORAL distance."""
     coral_features: Literal["logits", "penultimate"] = "logits"
@@ -159,6 +160,8 @@ class TrainConfig(RunOptions):
             raise UserError(f"labelled must be a share below 1 or a whole number, got {self.labelled}")
         if self.pretrain + self.adaptation < 1:
             raise UserError(f"nothing to train: method {self.method} has pretrain 0 and epochs {self.epochs}")
+        if self.method in TRANSFER and self.batch_norm == "freeze_on_pseudo":
+            raise UserError(f"method {self.method} has no pseudo-labelled samples: take batch_norm shared or target")
         if not self.lee_start <= self.lee_end <= 1:
             raise UserError(f"lee_end must be from lee_start to 1, got {self.lee_start} to {self.lee_end}")
         try:
@@ -172,9 +175,16 @@ class TrainConfig(RunOptions):
         """Epochs of adaptation that the method has."""
         return 0 if self.method in ("source", "target") else self.epochs
 
+    @property
+    def target_augment(self) -> str:
+        """What the target's samples get: one domain augmented alone would make the shift that transfer undoes."""
+        return self.source_augment if self.method in TRANSFER else self.augment
+
     def settings(self) -> Settings:
         """The options of the algorithm."""
         own = {field.name: getattr(self, field.name) for field in fields(Settings) if hasattr(self, field.name)}
+        if self.method == "source":
+            own["batch_norm"] = "shared"
         return Settings(**own, checkpoint=VALIDATORS[self.select])
 
     def make_selector(self) -> Selector:
@@ -241,7 +251,8 @@ TrainConfig.PRESETS = {
     "quick": TrainConfig(pretrain=20, epochs=15, period=3, batch_size=32),
     # what was measured best
     "balanced": _BALANCED,
-    # the text of the paper for MNIST; see `pseudolabel_da.presets` for where its sources disagree
+    # the text of the paper for MNIST; see `pseudolabel_da.presets` for where its sources disagree. Of Algorithm 1,
+    # line 1, which trains on the source until validation accuracy stops to rise, the first phase has ten epochs
     "paper": _PAPER,
     # what the published code does
     "official": replace(

@@ -29,14 +29,14 @@ class TensorSamples:
 
     Args:
         inputs: (N, ...).
-        labels: (N,) class indices, or None.
+        labels: (N,) class indices of any integer type, or None.
     """
 
     def __init__(self, inputs: Tensor, labels: Tensor | None = None) -> None:
         if labels is not None and (labels.ndim != 1 or len(labels) != len(inputs)):
             raise ValueError(f"expected labels of shape ({len(inputs)},), got {tuple(labels.shape)}")
         self.inputs = inputs
-        self.labels = labels
+        self.labels = None if labels is None else class_indices(labels)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -47,6 +47,11 @@ class TensorSamples:
             rows = rows.to(self.inputs.device)
             inputs = self.inputs.index_select(0, rows)  # many times faster than [] on the CPU
             yield inputs, None if self.labels is None else self.labels.index_select(0, rows)
+
+
+def class_indices(labels: Tensor) -> Tensor:
+    """Labels of an integer type as int64, which losses and one-hot codes ask for; others as they are."""
+    return labels if labels.is_floating_point() else labels.long()
 
 
 class _Rows:
@@ -94,16 +99,16 @@ class DatasetSamples:
             if isinstance(batch, Tensor):
                 yield batch, None
             else:  # labels that are no numbers, as names may be, count as none
-                yield batch[0], batch[1] if isinstance(batch[1], Tensor) else None
+                yield batch[0], class_indices(batch[1]) if isinstance(batch[1], Tensor) else None
 
 
 def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) -> Samples:
     """`data` as `Samples`.
 
     Args:
-        data: A tensor of inputs (N, ...); a pair of tensors (inputs, labels (N,)); an object with tensors `.images`
-            (N, C, H, W) and `.labels`; a map-style dataset of (input, label) or of inputs;
-            an empty tuple; or what this function gave.
+        data: A tensor of inputs (N, ...); a pair of tensors or arrays (inputs, labels (N,)), whose labels may be a
+            list or None; an object with tensors `.images` (N, C, H, W) and `.labels`; a map-style dataset of
+            (input, label) or of inputs; an empty tuple; or what this function gave.
         device: Where tensors are held, whole. Give a dataset where they do not fit.
         workers: Processes that read a dataset.
 
@@ -115,8 +120,9 @@ def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) 
     if isinstance(data, Tensor):
         return TensorSamples(data.to(device))
     if isinstance(data, tuple | list):
-        if len(data) == 2 and isinstance(data[0], Tensor) and isinstance(data[1], Tensor):
-            return TensorSamples(data[0].to(device), data[1].to(device))
+        if len(data) == 2 and _is_array(data[0]) and (data[1] is None or _is_array(data[1]) or _is_list(data[1])):
+            labels = None if data[1] is None else _as_tensor(data[1], "labels").to(device)
+            return TensorSamples(_as_tensor(data[0], "inputs").to(device), labels)
         if len(data) == 0:
             return TensorSamples(torch.zeros(0, device=device))
     images, labels = getattr(data, "images", None), getattr(data, "labels", None)
@@ -129,6 +135,23 @@ def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) 
         f"cannot read samples from {type(data).__name__}: expected a tensor, a pair (inputs, labels) of tensors, "
         "an object with .images and .labels, or a map-style dataset"
     )
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor) or hasattr(value, "__array__")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _as_tensor(value: Any, what: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value.__array__() if hasattr(value, "__array__") else value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cannot make a tensor of the {what}: {error}") from error
 
 
 def joined(first: Samples, second: Samples | None) -> Samples:

@@ -7,6 +7,7 @@ not use as `**context`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -24,12 +25,14 @@ class Selection(NamedTuple):
         labels: (N,) int64, the most probable class of every sample (0 where the probabilities are not numbers).
         confidence: (N,) the probability of that class; minus infinity where it is not a number.
         threshold: The confidence asked for, () or (K,); for rules by rank, the lowest one taken of each class.
+        by_rank: Whether the threshold is such an outcome, and nothing that samples had to reach.
     """
 
     mask: Tensor
     labels: Tensor
     confidence: Tensor
     threshold: Tensor
+    by_rank: bool = False
 
 
 class Selector(Protocol):
@@ -119,6 +122,9 @@ class AdaptiveThreshold:
     rho: float = 3.0
     ceiling_aware: bool = False
 
+    def __post_init__(self) -> None:
+        check_rho(self.rho)
+
     def select(
         self, probs: Tensor, *, accuracy: float | Tensor | None = None, ceiling: float = 1.0, **context: Any
     ) -> Selection:
@@ -129,6 +135,12 @@ class AdaptiveThreshold:
         """
         threshold = adaptive_threshold(known(accuracy), self.rho)
         return select_above(probs, threshold * ceiling if self.ceiling_aware else threshold)
+
+
+def check_rho(rho: float) -> None:
+    """Raise ValueError unless rho is a finite number."""
+    if not math.isfinite(rho):
+        raise ValueError(f"rho must be a finite number, got {rho}")
 
 
 def known(accuracy: float | Tensor | None) -> float | Tensor:

@@ -87,6 +87,8 @@ class Settings:
         for name in ("period", "batch_size", "statistics_batches", "eval_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.patience_periods is not None and self.patience_periods < 1:
+            raise ValueError(f"patience_periods must be None or at least 1, got {self.patience_periods}")
         for name in ("label_smoothing", "pretrain_label_smoothing", "relax_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")

@@ -47,7 +47,7 @@ def select_top(probs: Tensor, quota: Tensor) -> Selection:
     mask = (rank_in_class(labels, confidence, classes) < quota[labels]) & confidence.isfinite()
     lowest = torch.full((classes,), torch.inf, dtype=probs.dtype, device=probs.device)
     lowest = lowest.scatter_reduce(0, labels, confidence.masked_fill(~mask, torch.inf), "amin")
-    return Selection(mask, labels, confidence, lowest)
+    return Selection(mask, labels, confidence, lowest, by_rank=True)
 
 
 def balanced_quota(share: float, total: int, prior: Tensor) -> Tensor:
@@ -134,7 +134,8 @@ def select_most_confident(probs: Tensor, count: int) -> Selection:
     mask[confidence.argsort(descending=True, stable=True)[: max(count, 0)]] = True
     mask &= confidence.isfinite()
     lowest = torch.where(mask, confidence, torch.inf)
-    return Selection(mask, labels, confidence, lowest.amin() if lowest.numel() else lowest.new_tensor(torch.inf))
+    least = lowest.amin() if lowest.numel() else lowest.new_tensor(torch.inf)
+    return Selection(mask, labels, confidence, least, by_rank=True)
 
 
 def check_shares(shares: Sequence[float]) -> None:

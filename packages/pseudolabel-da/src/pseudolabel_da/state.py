@@ -83,7 +83,8 @@ def make_domains(
     """The data of a run from what `IncrementalPseudoLabeler.fit` takes.
 
     Raises:
-        ValueError: There are no source samples, or the true labels are not as many as the target samples.
+        ValueError: There are no source samples, validation samples have no labels, or the true labels are not as many
+            as the target samples.
     """
     own = as_samples(source, device, workers)
     more = None if labeled is None else as_samples(labeled, device, workers)
@@ -94,6 +95,8 @@ def make_domains(
     if truth is not None and truth.shape != (len(pool),):
         raise ValueError(f"target_labels must have shape ({len(pool)},), got {tuple(truth.shape)}")
     held = held if held is not None and len(held) else None
+    if held is not None and next(held.stream([torch.tensor([0])]))[1] is None:
+        raise ValueError("source_val has no labels: give (inputs, labels), a dataset of such pairs, or None")
     return Domains(joined(own, more), len(own), 0 if more is None else len(more), held, pool, accuracy, truth)
 
 
