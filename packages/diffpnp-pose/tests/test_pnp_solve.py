@@ -238,7 +238,10 @@ def test_empty_and_multidimensional_batches(make_case: Callable[..., Any]) -> No
     assert grid.t.shape == (2, 3, 3)
     assert grid.covariance.shape == (2, 3, 6, 6)
     torch.testing.assert_close(grid.pose.view(6, 6), flat.pose, rtol=1e-9, atol=1e-10)
-    assert solve_pnp(case.x[:0], case.z[0], case.K[0]).pose.shape == (0, 6)
+    for init in ("auto", "weak_perspective", "sqpnp", "epnp"):
+        assert solve_pnp(case.x[:0], case.z[0], case.K[0], init=init).pose.shape == (0, 6)
+    for robust in (Huber(2.0), SampleConsensus(3.0)):
+        assert solve_pnp(case.x[:0], case.z[0], case.K[0], robust=robust).covariance.shape == (0, 6, 6)
     crossed = solve_pnp(case.x[:2, None], case.z[:2, None], case.K[:3])
     assert crossed.pose.shape == (2, 3, 6)
 

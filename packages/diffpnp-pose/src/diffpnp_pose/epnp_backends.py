@@ -57,9 +57,9 @@ def epnp(
         weights: nonnegative point weights, `(..., n)`.
         mask: which points are present, boolean, `(..., n)`.
         backend: "torch", this package's: control points at the columns of the square root of the points' scatter,
-            kernel sizes 1 to 4, Gauss-Newton on the coefficients, planar objects; or "pytorch3d", `pytorch3d.ops.efficient_pnp`: control points on the
-            coordinate axes, kernel sizes 1 to 3, no Gauss-Newton. PyTorch3D's rows `X R + T` are turned into this
-            package's columns.
+            kernel sizes 1 to 4, Gauss-Newton on the coefficients, planar objects; or "pytorch3d",
+            `pytorch3d.ops.efficient_pnp`: control points on the coordinate axes, kernel sizes 1 to 3, no Gauss-Newton.
+            PyTorch3D's rows `X R + T` are turned into this package's columns.
 
     Returns:
         Rotations, translations, costs and validity; invalid items have zero gradients and, where the inputs were
@@ -81,8 +81,8 @@ def epnp(
             usable = frame.usable & ~shape_of(problem.z, problem.c).collinear & finite
             valid = usable & cost.isfinite()
         translation = frame.radius * t - (R @ frame.centre[..., None]).squeeze(-1)
-        R = _keep(R, usable, valid, torch.eye(3).to(R))
-        translation = _keep(translation, usable, valid, translation.new_tensor([0.0, 0.0, 1.0]))
+        eye = torch.eye(3, dtype=R.dtype, device=R.device)
+        R, translation = _keep(R, usable, valid, eye), _keep(translation, usable, valid, eye[2])
         cost = torch.where(usable, cost * frame.total[:, 0] * frame.focal[:, 0] ** 2, torch.inf)
     batch, dtype = inputs.batch, inputs.dtype
     return EPnPResult(

@@ -147,8 +147,8 @@ def normalise(inputs: Inputs) -> tuple[Problem, Frame]:
     c = inputs.c / frame.total
     if x.device.type == "cpu" and (present & usable).all():  # nothing to replace
         return Problem(x.mT.contiguous(), z.mT.contiguous(), affine, c), frame
-    affine = torch.where(usable[..., None], affine, torch.eye(2).to(inputs.K))
-    stand_in = _stand_in(x.shape[1]).to(x)
+    affine = torch.where(usable[..., None], affine, torch.eye(2, dtype=affine.dtype, device=x.device))
+    stand_in = _stand_in(x.shape[1], x.dtype, x.device)
     image = stand_in[:, :2] / (stand_in[:, 2:] + 4)
     keep = present[..., None] & usable[..., None]
     spare = ~frame.usable[:, None, None]
@@ -183,8 +183,11 @@ def _frame(inputs: Inputs) -> Frame:
 
 @functools.cache
 @torch.inference_mode(False)
-def _stand_in(n: int) -> Tensor:
-    """A solid cloud of n points, about the size of a normalised object, in no special position."""
+def _stand_in(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A solid cloud of n points, about the size of a normalised object, in no special position.
+
+    Kept by device too: a constant made on the host and copied in every call would wait for the device.
+    """
     cloud = torch.randn(n, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     cloud = cloud - cloud.mean(0)
-    return cloud / cloud.square().sum(-1).mean().sqrt()
+    return (cloud / cloud.square().sum(-1).mean().sqrt()).to(device, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -71,7 +72,7 @@ def inliers(problem: Problem, threshold: Tensor, options: SampleConsensus) -> Te
     """
     batch, rows = problem.c.shape[0], torch.arange(problem.c.shape[0], device=problem.c.device)
     R, t = _hypotheses(problem, options)
-    repeats = R.shape[0] // batch
+    repeats = 2 * options.hypotheses
     score = _truncated(problem.select(rows.repeat(repeats)), R, t, threshold.repeat(repeats, 1))
     best = score.view(repeats, batch).argmin(0) * batch + rows
     R, t = R[best], t[best]
@@ -103,10 +104,17 @@ def _hypotheses(problem: Problem, options: SampleConsensus) -> tuple[Tensor, Ten
 
 def _samples(c: Tensor, options: SampleConsensus) -> Tensor:
     """Indices `(S, B, k)` of k points per sample, present ones first: the k smallest of fixed random keys."""
-    generator = torch.Generator().manual_seed(0)
-    keys = torch.rand(options.hypotheses, 1, c.shape[1], generator=generator, dtype=torch.float64).to(c)
+    keys = _keys(options.hypotheses, c.shape[1], c.dtype, c.device)
     keys = torch.where(c > 0, keys, keys + 1)
     return keys.topk(min(options.sample, c.shape[1]), largest=False).indices
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _keys(hypotheses: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Fixed random numbers `(S, 1, n)` in [0, 1); kept, since copying them would wait for the device."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(hypotheses, 1, n, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
 def _residual2(problem: Problem, R: Tensor, t: Tensor) -> Tensor:

@@ -138,8 +138,8 @@ def _solve(problem: Problem, frame: Frame, init: Init | Tensor, inputs: Inputs) 
     valid = usable & found.converged & found.cost.isfinite() & _determined(found.hessian)
     translation = frame.radius * found.t - (found.R @ frame.centre[..., None]).squeeze(-1)
     keep = (usable & translation.isfinite().all(-1))[:, None]
-    R = torch.where(keep[..., None], found.R, torch.eye(3).to(found.R))
-    translation = torch.where(keep, translation, translation.new_tensor([0.0, 0.0, 1.0]))
+    eye = torch.eye(3, dtype=found.R.dtype, device=found.R.device)
+    R, translation = torch.where(keep[..., None], found.R, eye), torch.where(keep, translation, eye[2])
     found = replace(found, cost=torch.where(keep[:, 0], found.cost, torch.inf))
     pose = torch.cat([so3_log(R), translation], -1)
     return found, Solution(problem, frame, R, found.t, pose, valid, found.hessian)
@@ -150,7 +150,8 @@ def _search(problem: Problem, frame: Frame, shape: Shape, init: Init | Tensor, i
         pose = _start(init, inputs)
         R = so3_exp(torch.where(frame.usable[:, None], pose[:, :3], 0.0))
         t = (pose[:, 3:] + (R @ frame.centre[..., None]).squeeze(-1)) / frame.radius
-        return minimise(problem, R, torch.where(frame.usable[:, None], t, t.new_tensor([0.0, 0.0, 4.0])))
+        ahead = 4 * torch.eye(3, dtype=t.dtype, device=t.device)[2]
+        return minimise(problem, R, torch.where(frame.usable[:, None], t, ahead))
     if init == "weak_perspective":
         return solve_weak_perspective(problem, shape)
     if init == "sqpnp":

@@ -9,6 +9,9 @@ eigendecomposition, so no wait for a device), and the minimisation is Newton's m
 
 from __future__ import annotations
 
+import functools
+import math
+
 import torch
 from torch import Tensor
 
@@ -64,13 +67,19 @@ def _starts(omega: Tensor) -> Tensor:
     eye = torch.eye(9, dtype=omega.dtype, device=omega.device)
     inverse = torch.linalg.inv_ex(omega / trace + 1e-7 * eye)[0]
     inverse = inverse / inverse.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None]
-    generator = torch.Generator().manual_seed(0)
-    block = torch.randn(9, _VECTORS, generator=generator, dtype=torch.float64).to(omega)
-    block = block.expand(omega.shape[0], -1, -1)
+    block = _first_block(omega.dtype, omega.device).expand(omega.shape[0], -1, -1)
     for _ in range(_SUBSPACE_STEPS):
         block = _orthonormalise(inverse @ block)
     vectors = block.permute(2, 0, 1).unflatten(-1, (3, 3))
     return nearest_rotation(torch.cat([vectors, -vectors]))
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _first_block(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Vectors `(9, k)` in no special position to start from; kept, since copying them would wait for the device."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(9, _VECTORS, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
 def _orthonormalise(block: Tensor) -> Tensor:
@@ -153,7 +162,7 @@ def _best_distinct(R: Tensor, t: Tensor, cost: Tensor, count: int) -> tuple[Tens
     rotations, translations = [R[best, batch]], [t[best, batch]]
     for _ in range(count - 1):
         cosine = ((R * rotations[-1]).sum((-2, -1)) - 1) / 2
-        cost = torch.where(cosine > torch.cos(torch.tensor(_APART)).item(), torch.inf, cost)
+        cost = torch.where(cosine > math.cos(_APART), torch.inf, cost)
         best = torch.where(cost.amin(0).isinf(), first, cost.argmin(0))
         rotations.append(R[best, batch])
         translations.append(t[best, batch])
