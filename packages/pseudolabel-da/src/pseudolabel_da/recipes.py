@@ -253,6 +253,7 @@ TrainConfig.PRESETS = {
     "balanced": _BALANCED,
     # the text of the paper for MNIST; see `pseudolabel_da.presets` for where its sources disagree. Of Algorithm 1,
     # line 1, which trains on the source until validation accuracy stops to rise, the first phase has ten epochs
+    # and keeps the last
     "paper": _PAPER,
     # what the published code does
     "official": replace(
