@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
+import signal
 import subprocess
 import sys
+import time
 from typing import ClassVar
 
 import pytest
@@ -22,6 +26,8 @@ class Config:
     """How large."""
     fail: str = ""
     """How to fail."""
+    shout_it: bool = False
+    """Whether to shout."""
     PRESETS: ClassVar[dict[str, Config]]
 
     def __post_init__(self) -> None:
@@ -38,7 +44,7 @@ def verb(config: Config) -> None:
         raise UserError("the file is gone")
     if config.fail == "interrupt":
         raise KeyboardInterrupt
-    sys.stdout.write(f"size {config.size}\n")
+    sys.stdout.write(f"size {config.size}{'!' if config.shout_it else ''}\n")
 
 
 @pytest.fixture
@@ -54,6 +60,10 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
         (["grow", "--size", "5"], 0, "size 5", ""),
         (["grow", "--preset", "large"], 0, "size 99", ""),
         (["grow", "--preset=large", "--size", "7"], 0, "size 7", ""),
+        (["grow", "--shout-it"], 0, "size 3!", ""),
+        (["grow", "--shout_it", "--size", "5"], 0, "size 5!", ""),
+        (["grow", "--shout-it", "True"], 0, "size 3!", ""),
+        (["grow", "--shout-it", "False", "--size", "5"], 0, "size 5\n", ""),
         (["grow", "more"], 0, "size 3", ""),
         (["grow", "--preset", "larg"], 2, "", "unknown preset 'larg': did you mean 'large'?"),
         (["grow", "--size", "-1"], 2, "", "size must be >= 0, got -1"),
@@ -94,3 +104,33 @@ def test_help_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'numpy', 'tyro', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_launcher_is_no_traceback(number: signal.Signals, status: int, tmp_path: pathlib.Path) -> None:
+    started = tmp_path / "started"
+    (tmp_path / "sleeper").mkdir()
+    (tmp_path / "sleeper" / "__init__.py").write_text("")
+    (tmp_path / "sleeper" / "__main__.py").write_text(
+        "import pathlib, sys, time\n"
+        "try:\n"
+        "    pathlib.Path(sys.argv[1]).touch()\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.stderr.write('sleeper: stopped\\n')\n"
+    )
+    code = "import sys; from robustvision_core.cli import launch; sys.exit(launch('sleeper', 1, sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(started)],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    assert errors.count("sleeper: stopped") == (number == signal.SIGINT)

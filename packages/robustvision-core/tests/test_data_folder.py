@@ -43,6 +43,28 @@ def test_decode_converts_every_mode(tmp_path: pathlib.Path, mode: str, suffix: s
         np.testing.assert_array_equal(decode(source, "a", grey=grey).numpy(), expected)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+@pytest.mark.parametrize("grey", [False, True])
+def test_sixteen_bits_keep_their_levels(tmp_path: pathlib.Path, suffix: str, grey: bool) -> None:
+    levels = np.arange(0, 65536, 373, dtype=np.uint16)[:165].reshape(11, 15)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "pgm":
+        path.write_bytes(b"P5 15 11 65535\n" + levels.astype(">u2").tobytes())
+    else:
+        Image.fromarray(levels).save(path)
+    pixels = decode(path, "a", grey=grey)
+    assert pixels.shape == (1 if grey else 3, 11, 15)
+    for channel in pixels.numpy():
+        np.testing.assert_array_equal(channel, levels >> 8)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_of_32_bits_are_refused(tmp_path: pathlib.Path, kind: type) -> None:
+    Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif has pixels of 32 bits"):
+        decode(tmp_path / "a.tif", "a.tif")
+
+
 @pytest.mark.parametrize("size", [5, 12, 30])
 @pytest.mark.parametrize(("height", "width"), [(12, 17), (40, 13), (12, 12)])
 def test_resize_and_centre_crop_agree_with_torchvision(

@@ -152,6 +152,13 @@ def test_a_folder_is_read(folder: pathlib.Path) -> None:
             assert np.array_equal(data.images[row].permute(1, 2, 0).numpy(), np.asarray(opened))
 
 
+def test_a_folder_that_lies_one_deeper_is_read(folder: pathlib.Path) -> None:
+    top = folder.parent / "unpacked"
+    top.mkdir()
+    folder.rename(top / folder.name)
+    check(load_poses(f"bop:{top}", "test"))
+
+
 @pytest.mark.parametrize("prefix", ["made/", ""])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_zips_are_read_without_unpacking(folder: pathlib.Path, prefix: str, parts: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 import torch
 from robustvision_core.errors import CheckpointError, UserError
 from robustvision_core.loop import Interrupted, NonFiniteLossError, fit
-from robustvision_core.run import Run, load_checkpoint, read_metrics, save_checkpoint
+from robustvision_core.run import Run, load_checkpoint, read_config, read_metrics, save_checkpoint
 from robustvision_core.runtime import Runtime, unwrap
 from torch import Tensor, nn
 
@@ -241,3 +242,65 @@ def test_two_processes_train_as_one(two_ranks, tmp_path: pathlib.Path) -> None:
         Runtime.session("cpu") as runtime,
     ):
         train_on_rank(runtime, str(tmp_path / "cut"), 4, True)
+
+
+class Recorder(Run):
+    """Notes at which batch the state was written."""
+
+    def __init__(self, folder: str, writes: bool) -> None:
+        super().__init__(folder, CONFIG, writes=writes)
+        self.batches: list[int] = []
+
+    def save(self, path: pathlib.Path, state: Any) -> None:
+        self.batches.append(state["progress"]["batch"])
+        super().save(path, state)
+
+
+def saved_within_an_epoch(runtime: Runtime, folder: str) -> list[int]:
+    step = runtime.wrap(nn.Sequential(nn.Linear(4, 1), nn.Flatten(0), Mean()))
+    run = Recorder(folder, runtime.is_main)
+    batches = Numbers(rank=runtime.rank, world_size=runtime.world_size)
+    batches.count = 120
+    minutes = 0.0 if runtime.is_main else 1e9  # the other clock has no say
+    optimizer = torch.optim.SGD(step.parameters(), 0.01)
+    fit(step, optimizer, batches, epochs=1, runtime=runtime, run=run, checkpoint_minutes=minutes)
+    return run.batches
+
+
+class Mean(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return values.square().mean()
+
+
+def test_two_processes_write_checkpoints_within_an_epoch(two_ranks, tmp_path: pathlib.Path) -> None:
+    assert two_ranks(saved_within_an_epoch, str(tmp_path / "run")) == [[50, 100, 0], [50, 100, 0]]
+
+
+def test_a_file_as_run_folder_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for folder in ("taken", "taken/run"):
+        with pytest.raises(UserError, match="taken is a file: give a folder as --out"):
+            Run(tmp_path / folder, CONFIG)
+
+
+@pytest.mark.parametrize(("text", "message"), [('{"a": ', "is no JSON"), ("[1]", "holds no configuration, but a list")])
+def test_a_broken_configuration_is_named(tmp_path: pathlib.Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        Run(tmp_path, CONFIG, resume=True)
+    with pytest.raises(CheckpointError, match=message):
+        read_config(tmp_path, Seeded, "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeded:
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.seed >= 0
+
+
+def test_a_configuration_of_other_types_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text('{"seed": "many"}')
+    with pytest.raises(CheckpointError, match="is not of test"):
+        read_config(tmp_path, Seeded, "test")

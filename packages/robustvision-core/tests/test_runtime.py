@@ -68,6 +68,20 @@ def test_bf16_on_request() -> None:
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("auto", True)])
+def test_fp32_is_not_tf32(monkeypatch: pytest.MonkeyPatch, precision: str, allowed: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        Runtime.from_env("cuda", precision)
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (allowed, allowed)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
 def reduced(runtime: Runtime) -> tuple[float, bool, bool, str]:
     mean = runtime.all_reduce_mean(torch.tensor(float(runtime.rank)))
     runtime.barrier()

@@ -21,7 +21,8 @@ EXIT_INTERRUPTED = 130
 
 
 def dispatch(package: str, commands: Mapping[str, tuple[str, str]], argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0, 2 for an error of the user, 130 after Ctrl-C.
+    """Run one verb and return the exit status: 0, 2 for an error of the user, 130 after Ctrl-C, 143 after SIGTERM of
+    several processes.
 
     Args:
         package: The import name, as in `fdiv_noisy`.
@@ -84,7 +85,22 @@ def parse(config_type: type, argv: Sequence[str], program: str) -> Any:
         if name not in presets:
             raise unknown_name("preset", name, presets)
         keywords["default"] = presets[name]
-    return tyro.cli(config_type, args=list(argv), prog=program, config=(tyro.conf.FlagConversionOff,), **keywords)
+    args = _with_values(config_type, argv)
+    return tyro.cli(config_type, args=args, prog=program, config=(tyro.conf.FlagConversionOff,), **keywords)
+
+
+def _with_values(config_type: type, argv: Sequence[str]) -> list[str]:
+    """`argv` with True behind every yes-or-no option that stands alone, so that `--resume` is `--resume True`."""
+    switches = {
+        f"--{name.replace('_', '-')}" for name, kind in typing.get_type_hints(config_type).items() if kind is bool
+    }
+    words: list[str] = []
+    for place, word in enumerate(argv):
+        words.append(word)
+        alone = place + 1 == len(argv) or argv[place + 1].startswith("-")
+        if alone and word.replace("_", "-") in switches:
+            words.append("True")
+    return words
 
 
 def _run(package: str, program: str, target: str, rest: list[str], argv: list[str]) -> int:
@@ -100,7 +116,12 @@ def _run(package: str, program: str, target: str, rest: list[str], argv: list[st
 
 
 def launch(package: str, devices: int, argv: Sequence[str]) -> int:
-    """Run `python -m package argv` in `devices` processes of this machine under torch's elastic launcher."""
+    """Run `python -m package argv` in `devices` processes of this machine under torch's elastic launcher.
+
+    Returns:
+        The exit status: that of the first process that failed, or 128 and the number of the signal that ended all.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
@@ -109,6 +130,8 @@ def launch(package: str, devices: int, argv: Sequence[str]) -> int:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException as error:  # rank 0 has said that it stopped
+        return 128 + int(error.sigval)
     return 0
 
 

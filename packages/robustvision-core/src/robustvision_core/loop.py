@@ -201,7 +201,8 @@ def _train_epoch(
             if state.batch % CHECK_EVERY == 0:
                 mean = _check_finite(state)
                 shown.set_postfix(loss=f"{mean:.4f}")
-                if runtime.world_size == 1 and time.monotonic() - saved > save_s:
+                # one clock decides for all: every process must take part in a checkpoint
+                if runtime.any_rank(runtime.is_main and time.monotonic() - saved > save_s):
                     training.save()
                     saved = time.monotonic()
             if _stop_now(stopped, runtime, state.batch) and state.batch < len(batches):

@@ -1,4 +1,4 @@
-"""What a classifier gets right, summed over batches and processes on the device."""
+"""What a classifier gets right, counted on the device over the samples that this process sees."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ class Run:
         writes: Whether this process writes (rank 0 only); the others read.
 
     Raises:
-        UserError: The folder holds another run, or there is none to resume.
-        CheckpointError: The configuration differs from that of the run to resume.
+        UserError: The folder holds another run, is a file, or there is none to resume.
+        CheckpointError: The configuration differs from that of the run to resume, or is unreadable.
     """
 
     def __init__(
@@ -51,10 +51,12 @@ class Run:
         self.resume = resume
         self.writes = writes
         held = self.folder / "config.json"
+        if file := next((path for path in (self.folder, *self.folder.parents) if path.is_file()), None):
+            raise UserError(f"{file} is a file: give a folder as --out")
         if resume:
             if not held.exists():
                 raise UserError(f"nothing to resume in {self.folder}: it has no config.json")
-            check_same_config(json.loads(held.read_text(encoding="utf-8")), self.config, str(self.folder))
+            check_same_config(_held_config(held), self.config, str(self.folder))
         elif writes and held.exists():
             raise UserError(f"{self.folder} already holds a run: give another --out, or --resume to go on with it")
 
@@ -185,16 +187,29 @@ def read_config(folder: str | os.PathLike[str], config_type: type[C], program: s
         program: What writes such runs, for messages.
 
     Raises:
-        UserError: The folder holds no run, or one of another program.
+        UserError: The folder holds no run, one of another program, or a broken configuration.
     """
     path = pathlib.Path(folder) / "config.json"
     if not path.is_file():
         raise UserError(f"no run in {folder}: expected a folder with config.json, as {program} writes")
-    held = json.loads(path.read_text(encoding="utf-8"))
+    held = _held_config(path)
     known = {field.name for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]  # a dataclass
     if unknown := sorted(held.keys() - known):
         raise UserError(f"{path} is not of {program}: it has {', '.join(unknown)}")
-    return config_type(**{name: _tuples(value) for name, value in held.items()})
+    try:
+        return config_type(**{name: _tuples(value) for name, value in held.items()})
+    except TypeError as error:
+        raise CheckpointError(f"{path} is not of {program}: {error}") from error
+
+
+def _held_config(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no JSON: {error}; it was cut short or changed") from error
+    if not isinstance(held, dict):
+        raise CheckpointError(f"{path} holds no configuration, but a {type(held).__name__}")
+    return held
 
 
 def _tuples(value: Any) -> Any:

@@ -50,7 +50,8 @@ class Runtime:
 
         Args:
             device: `auto` takes cuda, then mps, then cpu; under torchrun each process takes its own GPU.
-            precision: `auto` computes in bfloat16 on GPUs that have it and in float32 elsewhere.
+            precision: `auto` computes in bfloat16 on GPUs that have it and in float32 elsewhere; `fp32` in float32
+                alone, without the shorter TF32 of GPUs.
             seed: Seeds every generator; torch's global one gets `seed + rank`, so that dropout differs by rank.
 
         Raises:
@@ -61,8 +62,8 @@ class Runtime:
         runtime = cls(chosen, _choose_dtype(precision, chosen), rank, world, seed)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
-            torch.backends.cuda.matmul.allow_tf32 = True
-            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+            torch.backends.cudnn.allow_tf32 = precision != "fp32"
         if world > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
             runtime._owns_group = True
@@ -118,11 +119,11 @@ class Runtime:
             return flag
         return bool(self.all_reduce_sum(torch.tensor(float(flag), device=self.device)) > 0)
 
-    def from_main(self, text: str) -> str:
-        """The `text` of the process of rank 0; every process must call it."""
+    def from_main(self, value: T) -> T:
+        """The `value` (text, or what pickles) of the process of rank 0; every process must call it."""
         if self.world_size == 1:
-            return text
-        held = [text]
+            return value
+        held = [value]
         dist.broadcast_object_list(held, src=0, device=self.device)
         return held[0]
 

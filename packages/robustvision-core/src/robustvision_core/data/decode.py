@@ -49,13 +49,13 @@ def decode(
         crop: Places the window.
 
     Raises:
-        DataError: The file is missing, truncated or no image; the message holds `name`.
+        DataError: The file is missing, truncated or no image, or has grey pixels of 32 bits; the message holds `name`.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            image = opened.convert("L" if grey else "RGB")
+            image = _eight_bits(opened, name).convert("L" if grey else "RGB")
             if size is not None:
                 image = _window(image, size, resize or size, crop)
             pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
@@ -107,6 +107,18 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _eight_bits(image: Image, name: str) -> Image:
+    """A grey image of 16 bits brought to 8, which Pillow's own conversion would clip to white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        import numpy as np
+        from PIL.Image import fromarray
+
+        return fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DataError(f"{name} has pixels of 32 bits, whose range nobody knows: save it with 8 or 16 bits")
+    return image
 
 
 def _window(image: Image, size: int, resize: int, crop: Crop) -> Image:

@@ -48,9 +48,9 @@ class Query:
         Args:
             what: The file looked for.
             where: The folder it would go to.
-            can_download: Whether `download=True` fetches it.
+            can_download: Whether `download=True` fetches it, `--download` of the command line.
         """
-        fetch = "pass --download, or " if can_download else ""
+        fetch = "fetch it with --download (download=True), or " if can_download else ""
         state = "" if self.root.is_dir() else " (no such folder)"
         return DataError(
             f"{self.name}: found no {what} under {self.root}{state}: {fetch}put it in {where}, "

@@ -64,7 +64,7 @@ class BopFiles:
     def sources(self, names: Sequence[str]) -> list[pathlib.Path | bytes]:
         """Paths where the files lie in a folder, else their contents: what decoding takes."""
         if all(self._where[name][0].is_dir() for name in names):
-            return [self._where[name][0] / name for name in names]
+            return [source / member for source, member in (self._where[name] for name in names)]
         held = self.read(names)
         return [held[name] for name in names]
 
