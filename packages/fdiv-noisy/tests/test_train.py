@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fdiv_noisy import FDivergenceLoss, WarmUp, auto_loss, class_prior, criteria
+from fdiv_noisy import FDivergenceLoss, PairConditionalLoss, WarmUp, auto_loss, class_prior, criteria, noise
 from fdiv_noisy.cli import main
+from fdiv_noisy.estimation import select_structure
 from fdiv_noisy.networks import CNN, NETWORKS, PreActResNet18, build
 from fdiv_noisy.noisy_set import load
 from fdiv_noisy.recipes import LOSSES, TrainConfig
@@ -87,6 +88,50 @@ def test_pair_conditional_needs_pairs(capsys: pytest.CaptureFixture[str]) -> Non
     assert "needs labels that flip in pairs, but the noise looks uniform" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("correction", ["true", "file"])
+def test_pair_conditional_takes_its_pairs_from_a_given_matrix(correction: str, tmp_path: pathlib.Path) -> None:
+    matrix = noise.sparse({(0, 3): (0.6, 0.2), (5, 1): (0.3, 0.1)}, 10).matrix()
+    torch.save(matrix, tmp_path / "t.pt")
+    given = str(tmp_path / "t.pt") if correction == "file" else correction
+    config = replace(small(loss="pair-conditional", correction=given), train_size=0)
+    criterion, report = criteria.build(config, load(config))
+    assert report is None
+    assert isinstance(criterion.then, PairConditionalLoss)
+    expected = [3, 5, 2, 0, 4, 1, 6, 7, 8, 9] if correction == "file" else [1, 0, 3, 2, 8, 7, 9, 5, 4, 6]
+    assert criterion.then.partner.tolist() == expected
+
+
+def test_pair_conditional_refuses_a_matrix_without_pairs(tmp_path: pathlib.Path, capsys) -> None:
+    torch.save(torch.full((10, 10), 0.05) + torch.eye(10) * 0.5, tmp_path / "t.pt")
+    arguments = ["--loss", "pair-conditional", "--correction", str(tmp_path / "t.pt")]
+    assert main(["train", *SMALL, *arguments]) == 2
+    assert "has none" in capsys.readouterr().err
+
+
+def test_examining_takes_the_configured_network_device_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict] = []
+
+    def fake(images, labels, num_classes, **options):
+        asked.append(options)
+        options["on_epoch"](0, 1, 0.5)
+        return select_structure(torch.eye(num_classes)[labels].add(0.01).div(1 + 0.01 * num_classes), labels)
+
+    monkeypatch.setattr(criteria, "estimate", fake)
+    config = small(network="preact_resnet18")
+    with Runtime.session("cpu") as runtime:
+        criteria.build(config, load(config), runtime)
+        assert asked[-1]["device"] == runtime.device
+    assert isinstance(asked[-1]["make_model"](), PreActResNet18)
+    criteria.build(small(), load(small()))
+    assert asked[-1]["make_model"] is None
+
+
+def test_external_product_goes_with_every_loss(tmp_path: pathlib.Path) -> None:
+    arguments = ["--product", "external", "--train-size", "0", "--epochs", "2"]
+    for loss in ("ce", "pair-conditional", "auto", "tv"):
+        assert main(["train", *SMALL, *arguments, "--loss", loss, "--out", str(tmp_path / loss)]) == 0
+
+
 def test_auto_loss_in_two_lines() -> None:
     train = load(replace(small(noise="sparse-high"), train_size=0)).in_memory()
     criterion, report = auto_loss(train.images, train.labels, 10, warmup=2)
@@ -153,6 +198,19 @@ def test_noise_make_inspect_and_train_on_the_file(tmp_path: pathlib.Path, capsys
         (["--data", "mnist", "--data-root", "/no/such"], "mnist: found no train-images-idx3-ubyte"),
         (["--data", "mnst"], "unknown data set 'mnst': did you mean 'mnist'?"),
         (["--train-size", "9999"], "train_size 9999 and val_size 0 do not fit"),
+        (
+            ["--val-size", "2000", "--train-size", "0"],
+            "1442 training samples: train_size 0 and val_size 2000 do not fit",
+        ),
+        (
+            ["--loss", "forward", "--train-size", "5"],
+            "the noise of digits cannot be found: cross-fitting 2 folds needs",
+        ),
+        (["--weight-decay", "-1"], "weight_decay must be 0 or more, got -1"),
+        (["--momentum", "-1"], "momentum must be 0 or more, got -1"),
+        (["--noise", "sparse-high:0.3"], "sparse-high takes no argument"),
+        (["--noise", "uniform"], "it needs a rate, as in uniform:0.4"),
+        (["--noise", "asymmetric:0.4"], "it is between classes of cifar-10, not of digits"),
         (["--image-size", "8"], "the CNN needs images of at least 16 pixels, got 8"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--resume", "True", "--out", ""], "--resume needs --out"),
@@ -196,7 +254,7 @@ def test_resume_with_another_option_names_the_field(tmp_path: pathlib.Path, caps
 def test_external_product_draws_independent_peers() -> None:
     config = small(product="external", loss="tv")
     with Runtime.session("cpu") as runtime:
-        batches = make_batches(config, load(config).train, runtime)
+        batches = make_batches(config, load(config).train, runtime, peers=True)
         assert isinstance(batches, PeerBatches)
         batch, peer_images, peer_labels = next(iter(batches.epoch(0)))
         again = next(iter(batches.epoch(0)))
@@ -282,8 +340,3 @@ def test_preact_resnet18_has_its_published_size() -> None:
     published = sum(p.numel() for p in PreActResNet18(final_activation=False).parameters())
     assert published == 11_171_146
     assert sum(p.numel() for p in PreActResNet18().parameters()) == published + 1024
-
-
-@pytest.mark.parametrize("name", TrainConfig.PRESETS)
-def test_presets_are_named_after_themselves(name: str) -> None:
-    assert TrainConfig.PRESETS[name].preset == name

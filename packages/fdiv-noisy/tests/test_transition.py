@@ -95,3 +95,10 @@ def test_cleanlab_convention_is_the_transpose() -> None:
 def test_bad_models_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_matrix_of_no_numbers_is_refused() -> None:
+    matrix = torch.eye(3)
+    matrix[1] = torch.nan
+    with pytest.raises(ValueError, match="entries >= 0 and rows that sum to 1"):
+        check_matrix(matrix)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 from dataclasses import dataclass, replace
 
-from robustvision_core import data
+from robustvision_core.errors import UserError
+from robustvision_core.runtime import Runtime
 
 from fdiv_noisy import noise, plots
-from fdiv_noisy.estimation import estimate
-from fdiv_noisy.noisy_set import load, noisy_labels
+from fdiv_noisy.criteria import find_noise
+from fdiv_noisy.noisy_set import clean_images, load, noisy_labels
 from fdiv_noisy.recipes import TrainConfig
 
 
@@ -25,13 +27,13 @@ class DataConfig:
     """Draws the noise."""
     data_root: str = ""
     """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch missing data where that can be done."""
 
     def train_config(self, **changes: int) -> TrainConfig:
         """The same data as training would load it."""
-        quick = TrainConfig.PRESETS["quick"]
-        return replace(
-            quick, data=self.data, noise=self.noise, noise_seed=self.noise_seed, data_root=self.data_root, **changes
-        )
+        same = ("data", "noise", "noise_seed", "data_root", "download")
+        return replace(TrainConfig.PRESETS["quick"], **{name: getattr(self, name) for name in same}, **changes)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class EstimateConfig(DataConfig):
     """First so many samples; 0 takes all."""
     seed: int = 0
     """Of the small networks that are trained."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
     plot: str = ""
     """Write the estimated transition matrix as a picture here."""
 
@@ -65,17 +69,22 @@ class EstimateConfig(DataConfig):
 def make_noise(config: MakeConfig) -> None:
     """Write noisy labels."""
     train_config = config.train_config()
-    clean = data.load(config.data, "train", config.data_root or None)
+    clean = clean_images(train_config, "train")
     labels = noisy_labels(train_config, clean)
-    noise.save_labels(config.out, labels, clean=clean.labels)
+    try:
+        pathlib.Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+        noise.save_labels(config.out, labels, clean=clean.labels)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"--out {config.out} cannot be written: {error}") from error
     wrong = float((labels != clean.labels).float().mean())
     sys.stdout.write(f"{len(labels)} labels, {100 * wrong:.2f} % wrong, in {config.out}\n")
 
 
 def inspect_noise(config: InspectConfig) -> None:
     """Print what the noise is."""
-    clean = data.load(config.data, "train", config.data_root or None)
-    found = noise.describe(noisy_labels(config.train_config(), clean), clean.labels, clean.num_classes)
+    train_config = config.train_config()
+    clean = clean_images(train_config, "train")
+    found = noise.describe(noisy_labels(train_config, clean), clean.labels, clean.num_classes)
     sys.stdout.write(f"{found}\n")
     if config.plot and found.transition is not None:
         plots.transition(found.transition, clean.classes, config.plot, f"{config.data}, {config.noise}")
@@ -83,8 +92,10 @@ def inspect_noise(config: InspectConfig) -> None:
 
 def estimate_noise(config: EstimateConfig) -> None:
     """Print what the labels say of their noise."""
-    train = load(config.train_config(train_size=config.train_size)).in_memory()
-    report = estimate(train.images, train.labels, train.num_classes, seed=config.seed)
+    train_config = config.train_config(train_size=config.train_size, seed=config.seed)
+    with Runtime.session(config.device, seed=config.seed) as runtime:
+        train = load(train_config).in_memory()
+        report = find_noise(train_config, train, runtime)
     sys.stdout.write(f"{report}\n")
     if config.plot:
         plots.transition(report.matrix(), train.classes, config.plot, f"{config.data}: estimated noise")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
+import sys
 
 import torch
+from robustvision_core.data import ImageSet
 from robustvision_core.errors import UserError
+from robustvision_core.runtime import Runtime
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from fdiv_noisy import rivals
+from fdiv_noisy import networks, rivals
 from fdiv_noisy.auto import choose_loss
 from fdiv_noisy.divergences import DIVERGENCES
-from fdiv_noisy.estimation import NoiseReport, estimate
+from fdiv_noisy.estimation import NoiseReport, estimate, find_pairs
 from fdiv_noisy.labels import class_prior
 from fdiv_noisy.losses import FDivergenceLoss
 from fdiv_noisy.noise import NoiseSummary, describe
@@ -19,7 +24,7 @@ from fdiv_noisy.noisy_set import NoisySet
 from fdiv_noisy.pair_conditional import PairConditionalLoss
 from fdiv_noisy.recipes import TrainConfig
 from fdiv_noisy.schedules import WarmUp
-from fdiv_noisy.transition import Transition, check_matrix, fit_sparse, fit_uniform
+from fdiv_noisy.transition import Transition, as_matrix, check_matrix, fit_sparse, fit_uniform
 
 PLAIN = {
     "ce": nn.CrossEntropyLoss,
@@ -34,13 +39,13 @@ STRUCTURE_FITS = 0.1  # largest misfit of a uniform or sparse model, relative to
 CORRECTED = {"forward": rivals.ForwardCorrection, "backward": rivals.BackwardCorrection}
 
 
-def build(config: TrainConfig, noisy: NoisySet) -> tuple[WarmUp, NoiseReport | None]:
-    """The criterion, and what was found in the labels where they were examined.
+def build(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) -> tuple[WarmUp, NoiseReport | None]:
+    """The criterion, and what was found in the labels where they were examined; every process must call it.
 
     Raises:
         UserError: The loss cannot be had with this correction.
     """
-    report = examine(config, noisy)
+    report = examine(config, noisy, runtime)
     prior = class_prior(noisy.train.labels, noisy.num_classes)
     if config.loss == "auto":
         assert report is not None
@@ -52,10 +57,7 @@ def build(config: TrainConfig, noisy: NoisySet) -> tuple[WarmUp, NoiseReport | N
             config.loss, config.product, prior if config.product == "exact" else None, transition=transition
         )
     elif config.loss == "pair-conditional":
-        assert report is not None
-        if len(report.pairs) == 0:
-            raise UserError(f"pair-conditional needs labels that flip in pairs, but the noise looks {report.structure}")
-        criterion, warmup = PairConditionalLoss(report.pairs, prior), max(warmup, 1)
+        criterion, warmup = PairConditionalLoss(_pairs(config, transition, report), prior), max(warmup, 1)
     elif config.loss in CORRECTED:
         assert transition is not None
         criterion = CORRECTED[config.loss](transition)
@@ -64,18 +66,70 @@ def build(config: TrainConfig, noisy: NoisySet) -> tuple[WarmUp, NoiseReport | N
     return WarmUp(nn.CrossEntropyLoss(), criterion, warmup), report
 
 
-def examine(config: TrainConfig, noisy: NoisySet) -> NoiseReport | None:
+def examine(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) -> NoiseReport | None:
     """What the noisy labels alone say of their noise, where the loss needs it."""
-    needs_report = config.loss in ("auto", "pair-conditional")
-    needs_transition = config.correction == "estimate" or (config.loss in CORRECTED and config.correction == "none")
-    if not needs_report and not needs_transition:
+    asked = config.correction == "estimate"
+    by_itself = config.loss in ("auto", "pair-conditional", *CORRECTED) and config.correction == "none"
+    if not asked and not by_itself:
         return None
-    train = noisy.in_memory()
-    return estimate(train.images, train.labels, train.num_classes, refine=needs_transition, seed=config.seed)
+    refine = config.loss not in ("auto", "pair-conditional")  # those need the structure, not the rates
+    return find_noise(config, noisy.in_memory(), runtime, refine=refine)
+
+
+def find_noise(
+    config: TrainConfig, train: ImageSet, runtime: Runtime | None = None, *, refine: bool = True
+) -> NoiseReport:
+    """`fdiv_noisy.estimate` on `train`, with the network of `config` where the images are not grey ones for the cnn.
+
+    With several processes each examines the labels, and that of rank 0 speaks for all.
+
+    Raises:
+        UserError: There are too few samples, or the network does not take such images.
+    """
+    channels, height, _ = train.shape
+    simple = config.network == "cnn" and channels == 1
+    show = config.progress and sys.stderr.isatty() and (runtime is None or runtime.is_main)
+    with tqdm(desc="examining the noise", unit=" epochs", disable=not show, leave=False) as bar:
+
+        def on_epoch(fold: int, epoch: int, loss: float) -> None:
+            bar.set_postfix(network=fold + 1, loss=f"{loss:.3f}")
+            bar.update()
+
+        try:
+            report = estimate(
+                train.images,
+                train.labels,
+                train.num_classes,
+                make_model=None
+                if simple
+                else functools.partial(networks.build, config.network, channels, height, train.num_classes),
+                refine=refine,
+                device=None if runtime is None else runtime.device,
+                seed=config.seed,
+                on_epoch=on_epoch,
+            )
+        except ValueError as error:
+            raise UserError(f"the noise of {config.data} cannot be found: {error}") from error
+    return report if runtime is None else runtime.from_main(report)
+
+
+def _pairs(config: TrainConfig, transition: Transition | None, report: NoiseReport | None) -> Tensor:
+    """The pairs (P, 2) of pair-conditional: those found in the labels, or those of the matrix that was given."""
+    if report is not None:
+        pairs, where = report.pairs, f"the noise looks {report.structure}"
+    else:
+        assert transition is not None
+        pairs, where = (
+            find_pairs(as_matrix(transition)).pairs,
+            f"the matrix of --correction {config.correction} has none",
+        )
+    if len(pairs) == 0:
+        raise UserError(f"pair-conditional needs labels that flip in pairs, but {where}")
+    return pairs
 
 
 def _transition(config: TrainConfig, noisy: NoisySet, report: NoiseReport | None) -> Transition | None:
-    if report is not None and config.loss != "pair-conditional":
+    if report is not None:
         return report.transition
     if config.correction in ("none", "estimate"):
         return None

@@ -31,6 +31,8 @@ class EvaluateConfig:
     """checkpoint (the last epoch) or best (the selected one)."""
     data_root: str = ""
     """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch missing data where that can be done."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     out: str = ""
@@ -42,7 +44,7 @@ def evaluate(config: EvaluateConfig) -> None:
     from fdiv_noisy.train import make_network
 
     stored = read_config(config.run, TrainConfig, "fdiv-noisy train")
-    here = {"data_root": config.data_root, "device": config.device, "resume": False}
+    here = {"data_root": config.data_root, "device": config.device, "download": config.download, "resume": False}
     trained = replace(stored, noise="none", init="", **here)
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         noisy = load(trained)

@@ -53,7 +53,8 @@ class TrainConfig(RunOptions):
     is the published algorithm."""
     correction: str = "none"
     """Noise to correct for: none, estimate (from the noisy labels alone), true (from the clean ones, to compare), or
-    the path of a (K, K) matrix. forward, backward and pair-conditional take estimate where this is none."""
+    the path of a (K, K) matrix. forward, backward and pair-conditional take estimate where this is none;
+    pair-conditional takes the pairs alone from it."""
     warmup: int = 0
     """Epochs of cross-entropy first; auto and pair-conditional take at least one."""
     network: Literal["cnn", "preact_resnet18", "resnet50"] = "cnn"
@@ -61,10 +62,11 @@ class TrainConfig(RunOptions):
     init: str = ""
     """Start from the weights of this checkpoint."""
     train_size: int = 0
-    """First so many samples of the training set; 0 takes all that validation leaves."""
+    """So many samples of the training set, the first ones, of folder and npz random ones of every class; 0 takes all
+    that validation leaves."""
     val_size: int = 0
-    """Last so many samples of the training set, with their noisy labels, choose the best epoch; 0 takes the last epoch.
-    With --stream any number stands for the folder's split val."""
+    """So many samples, with their noisy labels, choose the best epoch: the last ones of the training set, of folder and
+    npz random ones of every class. 0 takes the last epoch. With --stream any number stands for the folder's val."""
     stream: bool = False
     """Decode the images of folder:PATH as they are needed, for sets too large for memory."""
     image_size: int = 28
@@ -95,7 +97,7 @@ class TrainConfig(RunOptions):
         if self.correction != "none" and self.loss not in CORRECTABLE:
             raise UserError(f"{self.loss} takes no --correction: use it with one of {', '.join(CORRECTABLE)}")
         self.at_least(1, "epochs", "batch_size", "image_size")
-        self.at_least(0, "train_size", "val_size", "warmup")
+        self.at_least(0, "train_size", "val_size", "warmup", "momentum", "weight_decay")
         self.positive("lr")
 
 
@@ -121,7 +123,10 @@ TrainConfig.PRESETS = {
     "mnist": _MNIST,
     "fashion": replace(_MNIST, preset="fashion", data="fashion-mnist"),
     "cifar10": _CIFAR,
-    # Wei and Liu 2021 and the code published with it; their second and third batches are product="external"
+    # Wei and Liu 2021 with the schedules of the code published with it; its second and third batches are
+    # product="external". In all of them our networks end with batch norm and ReLU where they are pre-activation ones,
+    # images are normalised by the training set's own statistics, and the optimizer keeps its state over epochs, which
+    # the published code makes anew each epoch.
     "mnist-paper": replace(
         _MNIST,
         preset="mnist-paper",
@@ -131,6 +136,7 @@ TrainConfig.PRESETS = {
         epochs=80,
         lr_steps=((21 / 80, 0.5),),
     ),
+    # from scratch, as the text says; the code goes on from 240 epochs of cross-entropy: give such a run as --init
     "cifar10-paper": replace(
         _CIFAR,
         preset="cifar10-paper",
@@ -141,6 +147,7 @@ TrainConfig.PRESETS = {
         lr_steps=((0.3, 0.1), (0.6, 0.01), (0.9, 0.001)),
         warmup=0,
     ),
+    # the text's 120 epochs of cross-entropy, then the 100 of the other sets; the code goes on from the best of 240
     "cifar100-paper": replace(
         _CIFAR,
         preset="cifar100-paper",
@@ -151,15 +158,18 @@ TrainConfig.PRESETS = {
         val_size=10_000,
         epochs=220,
         lr=0.1,
-        lr_steps=((60 / 220, 0.1), (120 / 220, 0.01)),
+        lr_steps=((60 / 220, 0.1), (150 / 220, 0.01), (180 / 220, 0.001), (210 / 220, 0.0001)),
         warmup=120,
     ),
+    # the published network starts from ImageNet weights, this one at random (or --init); the product's labels are drawn
+    # evenly from the classes there, from a third batch here; augmentation turns and shifts besides the crop and flip
     "clothing1m-paper": replace(
         _CIFAR,
         preset="clothing1m-paper",
         data="folder:clothing1m",
         noise="none",
         loss="tv",
+        product="external",
         network="resnet50",
         image_size=224,
         stream=True,
@@ -167,7 +177,14 @@ TrainConfig.PRESETS = {
         epochs=40,
         batch_size=128,
         lr=0.002,
-        lr_steps=((0.25, 0.025), (0.375, 0.005), (0.5, 0.0025), (0.625, 0.0005)),
+        lr_steps=(
+            (0.25, 0.025),
+            (0.375, 0.005),
+            (0.5, 0.0025),
+            (0.625, 0.0005),
+            (0.75, 0.00025),
+            (0.875, 0.00005),
+        ),
         weight_decay=1e-3,
         warmup=10,
     ),

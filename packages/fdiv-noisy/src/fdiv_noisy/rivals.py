@@ -184,7 +184,8 @@ class PeerLoss(LabelLinearLoss):
     no second forward pass. Cross-entropy is $-\log(p + \epsilon)$, without which the peer term has no bound.
 
     Args:
-        alpha: Weight of the peer term; may be set between calls (see `fdiv_noisy.piecewise_linear`).
+        alpha: Weight of the peer term; may be set between calls, as the authors do on MNIST under uniform noise:
+            `fdiv_noisy.piecewise_linear([(120, 0.0), (300, 1.0)])` of the epoch.
         eps: Floor under the probability.
         generator: A CPU generator for the shifts.
     """

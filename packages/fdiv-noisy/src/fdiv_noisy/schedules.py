@@ -54,10 +54,3 @@ def piecewise_linear(points: Sequence[tuple[float, float]]) -> Callable[[float],
         return v0 + (v1 - v0) * (epoch - e0) / (e1 - e0)
 
     return value
-
-
-PEER_ALPHA = {
-    "mnist": piecewise_linear([(120, 0.0), (300, 1.0)]),
-    "cifar10": piecewise_linear([(20, 0.0), (40, 0.1), (41, 1.0), (90, 2.0), (140, 2.5), (240, 3.3), (340, 5.0)]),
-}
-"""The published ramps of peer loss's alpha over epochs (Liu and Guo's code, uniform noise)."""

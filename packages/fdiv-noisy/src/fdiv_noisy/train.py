@@ -86,7 +86,7 @@ def train(config: TrainConfig) -> pathlib.Path:
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         noisy = load(config)
         run = config.open_run(f"fdiv-noisy-{config.loss}", runtime)
-        criterion, report = criteria.build(config, noisy)
+        criterion, report = criteria.build(config, noisy, runtime)
         if runtime.is_main and report is not None:
             sys.stdout.write(f"{report}\n")
         step = Step(make_network(config, noisy.train), criterion)
@@ -99,7 +99,7 @@ def train(config: TrainConfig) -> pathlib.Path:
 
 def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
     """Train `step` on the noisy set; records of the epochs."""
-    batches = make_batches(config, noisy.train, runtime)
+    batches = make_batches(config, noisy.train, runtime, peers=takes_peers(step.criterion))
     first = batches.parts[0] if isinstance(batches, PeerBatches) else batches
     wrapped = runtime.wrap(step)
     if runtime.device.type == "cuda":
@@ -152,8 +152,15 @@ def make_network(config: TrainConfig, data: Images) -> nn.Module:
     return network
 
 
-def make_batches(config: TrainConfig, data: Images, runtime: Runtime) -> TrainBatches | PeerBatches:
-    """Shuffled training batches, with peers for the external product."""
+def takes_peers(criterion: WarmUp) -> bool:
+    """Whether the loss after the warm-up wants the further batches of algorithm 1."""
+    return isinstance(criterion.then, FDivergenceLoss) and criterion.then.product == "external"
+
+
+def make_batches(
+    config: TrainConfig, data: Images, runtime: Runtime, *, peers: bool = False
+) -> TrainBatches | PeerBatches:
+    """Shuffled training batches, with `peers` those of algorithm 1 beside them."""
     options: dict[str, Any] = {
         "shuffle": True,
         "rank": runtime.rank,
@@ -169,7 +176,7 @@ def make_batches(config: TrainConfig, data: Images, runtime: Runtime) -> TrainBa
             return FileBatches(data, config.batch_size, seed=seed, **more, **options)
         return DeviceBatches(data, config.batch_size, seed=seed, **options)
 
-    if config.product != "external":
+    if not peers:
         return make("order")
     return PeerBatches(make("order"), make("peer images"), make("peer labels"))
 

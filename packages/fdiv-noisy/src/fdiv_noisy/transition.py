@@ -135,7 +135,7 @@ def check_matrix(matrix: Tensor, tolerance: float = 1e-4) -> None:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"a transition matrix must be square (K, K), got {tuple(matrix.shape)}")
     rows = matrix.sum(1)
-    if bool((matrix < 0).any()) or bool(((rows - 1).abs() > tolerance).any()):
+    if not (bool((matrix >= 0).all()) and bool(((rows - 1).abs() <= tolerance).all())):
         columns = matrix.sum(0)
         hint = (
             "; its columns do: transpose it, or use from_cleanlab"

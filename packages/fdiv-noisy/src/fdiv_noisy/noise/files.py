@@ -48,14 +48,16 @@ def save_labels(path: str | os.PathLike[str], labels: Tensor, *, clean: Tensor |
     """Write labels as a `.pt` file in the published layout; a reader sees the old file or the new one, never half.
 
     Args:
-        path: The file; its folder must exist.
+        path: The file, `.pt` or `.pth`; its folder must exist.
         labels: (N,) int64, stored under `noise_label_train`.
         clean: (N,) int64 clean labels to store under `clean_label_train`, or None.
 
     Raises:
-        ValueError: Labels are not int64 of shape (N,).
+        ValueError: Labels are not int64 of shape (N,), or the file is of another kind.
     """
     path = pathlib.Path(path)
+    if path.suffix not in (".pt", ".pth"):
+        raise ValueError(f"{path}: label files are written as .pt or .pth")
     content = {USUAL_KEY: labels} if clean is None else {USUAL_KEY: labels, "clean_label_train": clean}
     for name, value in content.items():
         if value.ndim != 1 or value.dtype != torch.int64 or value.shape != labels.shape:

@@ -52,8 +52,9 @@ def instance_dependent(
 ) -> Tensor:
     """Labels whose chance of a flip, and where to, depends on the sample (Xia et al. 2020, appendix, algorithm 2).
 
-    Sample n flips with chance $q_n$, drawn from a normal of mean `rate` and deviation `spread` truncated to
-    [0, 1], to class $j \\ne y_n$ with chance proportional to $\\exp(x_n^T w_{y_n j})$, where w is a random
+    Sample n flips with chance $q_n$, drawn from a normal of deviation `spread` truncated to [0, 1], whose location is
+    such that the mean after the truncation is `rate` (the authors' code puts the location at `rate`, which makes few
+    wrong labels more), to class $j \\ne y_n$ with chance proportional to $\\exp(x_n^T w_{y_n j})$, where w is a random
     normal projection of each class. The larger the features' norm, the more the flips of a class agree on one target:
     standardise the features as for training.
 
@@ -62,7 +63,8 @@ def instance_dependent(
         labels: (N,) int64 clean classes in 0..K-1.
         rate: Mean share of wrong labels in [0, 1].
         num_classes: K.
-        spread: Deviation of the per-sample rate, > 0.
+        spread: Deviation of the per-sample rate before the truncation, > 0; at most four times the distance of `rate`
+            from 0 and 1 is used, as the truncated normal can come no nearer to them.
         generator: Source of the randomness, on any device.
 
     Returns:
@@ -80,7 +82,11 @@ def instance_dependent(
     if not 0 <= rate <= 1 or spread <= 0:
         raise ValueError(f"rate must be in [0, 1] and spread > 0, got {rate} and {spread}")
     x = features.flatten(1).to(torch.float32)
-    flip = _truncated_normal(labels, rate, spread, generator)
+    spread = min(spread, 4 * min(rate, 1 - rate))
+    if spread == 0:
+        flip = torch.full_like(labels, rate, dtype=torch.float64)
+    else:
+        flip = _truncated_normal(labels, _location(rate, spread), spread, generator)
     noisy = labels.clone()
     for c in range(num_classes):  # one projection in memory at a time: all would be K * K * the features
         rows = (labels == c).nonzero()[:, 0]
@@ -125,6 +131,27 @@ def _truncated_normal(like: Tensor, mean: float, deviation: float, generator: to
     low, high = (math.erf((edge - mean) / (deviation * root2)) for edge in (0.0, 1.0))
     u = low + (high - low) * _uniform01(like, generator)
     return (mean + deviation * root2 * torch.erfinv(u)).clamp(0.0, 1.0)
+
+
+def _location(mean: float, deviation: float) -> float:
+    """Where a normal of this deviation must lie for its truncation to [0, 1] to have this mean, in (0, 1)."""
+    if mean > 0.5:
+        return 1 - _location(1 - mean, deviation)
+    low, high = mean - 8 * deviation, mean
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _truncated_mean(middle, deviation) < mean:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _truncated_mean(location: float, deviation: float) -> float:
+    a, b = -location / deviation, (1 - location) / deviation
+    density = math.exp(-a * a / 2) - math.exp(-b * b / 2)
+    mass = (math.erfc(a / math.sqrt(2.0)) - math.erfc(b / math.sqrt(2.0))) / 2
+    return location + deviation * density / (math.sqrt(2 * math.pi) * mass)
 
 
 def _choose(levels: Tensor, u: Tensor) -> Tensor:

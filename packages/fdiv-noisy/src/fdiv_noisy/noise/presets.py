@@ -14,28 +14,28 @@ LEVELS = ("sparse-low", "sparse-high", "uniform-low", "uniform-high", "random-lo
 
 _SPARSE_PAIRS = {
     "mnist": [(0, 1), (2, 3), (4, 8), (7, 5), (9, 6)],
-    "cifar10": [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)],
+    "cifar-10": [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)],
 }
 _SPARSE_RATES = {
     "mnist": {"low": (0.3, 0.2), "high": (0.7, 0.2)},
-    "cifar10": {"low": (0.3, 0.1), "high": (0.6, 0.2)},
+    "cifar-10": {"low": (0.3, 0.1), "high": (0.6, 0.2)},
 }
 _UNIFORM_RATES = {
     "mnist": {
         "low": (0.050, 0.045, 0.047, 0.055, 0.053, 0.022, 0.068, 0.054, 0.056, 0.020),
         "high": (0.080, 0.075, 0.090, 0.085, 0.070, 0.082, 0.077, 0.091, 0.092, 0.080),
     },
-    "cifar10": {
+    "cifar-10": {
         "low": (0.020, 0.030, 0.010, 0.023, 0.017, 0.022, 0.021, 0.018, 0.019, 0.020),
         "high": (0.05, 0.07, 0.04, 0.05, 0.06, 0.04, 0.06, 0.07, 0.08, 0.07),
     },
 }
 _RANDOM_P = {
     "mnist": {"low": 0.2, "high": 0.7},
-    "cifar10": {"low": 0.5, "high": 0.7},
-    "cifar100": {"low": 0.2, "high": 0.5},
+    "cifar-10": {"low": 0.5, "high": 0.7},
+    "cifar-100": {"low": 0.2, "high": 0.5},
 }
-_SAME_NOISE = {"fashion-mnist": "mnist"}
+_SAME_NOISE = {"fashion-mnist": "mnist", "cifar10": "cifar-10", "cifar100": "cifar-100"}
 
 
 def preset(name: str, dataset: str) -> Uniform | Sparse:
@@ -43,8 +43,9 @@ def preset(name: str, dataset: str) -> Uniform | Sparse:
 
     Args:
         name: One of `LEVELS`, such as `"sparse-high"`.
-        dataset: `mnist`, `fashion-mnist`, `cifar10`, or `cifar100`, which has the random levels only: its
-            published sparse and uniform noise was drawn at random, so only the files themselves hold it.
+        dataset: `mnist`, `fashion-mnist`, `cifar-10`, or `cifar-100`, which has the random levels only: its published
+            sparse and uniform noise was drawn at random, so only the files themselves hold it. `cifar10` and
+            `cifar100` are understood too.
 
     Raises:
         ValueError: There is no such noise.
@@ -56,7 +57,7 @@ def preset(name: str, dataset: str) -> Uniform | Sparse:
         raise ValueError(f"unknown noise {name!r}: expected one of {', '.join(LEVELS)}")
     kind, level = name.split("-")
     if kind == "random":
-        return random(_RANDOM_P[key][level], num_classes=100 if key == "cifar100" else 10)
+        return random(_RANDOM_P[key][level], num_classes=100 if key == "cifar-100" else 10)
     if key not in _UNIFORM_RATES:
         raise ValueError(f"{dataset} has the levels random-low and random-high only, got {name!r}")
     if kind == "uniform":
