@@ -88,6 +88,15 @@ def test_averages_are_over_samples_not_batches() -> None:
     assert whole.compute()["NPE"] == pytest.approx(translation_error(t, u).mean().item())
 
 
+def test_the_median_of_an_even_number_is_between_the_middle_two() -> None:
+    metrics = PoseMetrics(torch.rand(10, 3, dtype=torch.float64))
+    R, t = poses(6)
+    S, u = poses(6)
+    metrics.update(R, t, S, u, K)
+    assert metrics.compute()["NPE_median"] == pytest.approx(np.median(translation_error(t, u).numpy()))
+    assert metrics.compute()["AD_median"] == pytest.approx(np.median(angular_distance(R, S).numpy()))
+
+
 def test_keypoints_or_vertices_and_bad_arguments() -> None:
     vertices, keypoints = torch.rand(10, 3, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64)
     R, t = poses(1)

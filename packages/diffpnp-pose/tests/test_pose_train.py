@@ -156,6 +156,11 @@ def test_evaluate_and_resume_refuse_what_is_no_such_run(tmp_path: pathlib.Path, 
     assert "no checkpoint at" in capsys.readouterr().err
     assert main(["evaluate", "--run", str(out), "--solver", "epnq", "--data-root", cache]) == 2
     assert "did you mean 'epnp'?" in capsys.readouterr().err
+    taken = str(out / "config.json")
+    assert main(["evaluate", "--run", str(out), "--which", "checkpoint", "--out", taken, "--data-root", cache]) == 2
+    assert f"{taken} cannot be written: File exists" in capsys.readouterr().err
+    assert main(["demo", "--out", taken, "--data-root", cache]) == 2
+    assert f"{taken} cannot be written: File exists" in capsys.readouterr().err
     assert main([*arguments, "--lr", "0.5", "--resume", "True"]) == 2
     assert "lr is 0.003 there and 0.5 here" in capsys.readouterr().err
     assert main(arguments) == 2

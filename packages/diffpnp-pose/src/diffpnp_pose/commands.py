@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import pathlib
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from diffpnp_pose.correspondences import Correspondences, read
 from diffpnp_pose.geometry import project, so3_exp
+from diffpnp_pose.outputs import writing
 from diffpnp_pose.pnp import Huber, PnPResult, SampleConsensus, solve_pnp
 
 _BACKGROUND = (0.82, 0.86, 0.9)
@@ -103,7 +102,7 @@ def solve(config: SolveConfig) -> None:
     rows = describe(held, result, config.noise)
     sys.stdout.write(f"{table(rows)}\n")
     if config.out:
-        with _writing(config.out):
+        with writing(config.out):
             write_json(config.out, {"poses": rows})
 
 
@@ -184,18 +183,9 @@ def render(config: RenderConfig) -> None:
             "z must be positive, and the image large enough"
         )
     picture = seen.colour + (1 - seen.mask[..., None]) * torch.tensor(_BACKGROUND)
-    with _writing(config.out):
+    with writing(config.out):
         write_png(picture, config.out)
     sys.stdout.write(f"{config.drone} on {covered:.0f} of {size[0]}x{size[1]} pixels, in {config.out}\n")
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    """Turn what the file system refuses into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def write_png(picture: Tensor, path: str) -> None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from diffpnp_pose import plots
 from diffpnp_pose.evaluate import predict, score
+from diffpnp_pose.outputs import made
 from diffpnp_pose.pose_sets import load
 from diffpnp_pose.recipes import TrainConfig
 from diffpnp_pose.train import Step, fit_on, make_network
@@ -68,7 +69,7 @@ class DemoConfig:
 def demo(config: DemoConfig) -> None:
     """Print the table, and draw it."""
     torch.set_num_threads(1)  # as fast as two for images this small, and many times faster where others use the cores
-    folder = pathlib.Path(config.out) if config.out else new_folder("runs", "diffpnp-pose-demo")
+    folder = made(config.out or new_folder("runs", "diffpnp-pose-demo"))
     results = run(config, folder / "plots")
     lines = [
         f"mean error on {config.test_size} rendered images",

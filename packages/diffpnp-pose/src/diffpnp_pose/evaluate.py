@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffpnp_pose import plots
 from diffpnp_pose.heatmaps import Mode, decode, spatial_softmax
 from diffpnp_pose.metrics import PoseMetrics
+from diffpnp_pose.outputs import made
 from diffpnp_pose.pose_sets import MEAN, STD, load
 from diffpnp_pose.recipes import Solver, TrainConfig
 from diffpnp_pose.solvers import find_poses
@@ -76,6 +77,7 @@ def evaluate(config: EvaluateConfig) -> None:
     stored = read_config(config.run, TrainConfig, "diffpnp-pose train")
     trained = replace(stored, data_root=config.data_root, device=config.device, init="", resume=False)
     folder = pathlib.Path(config.run)
+    pictures = made(config.out or folder / "plots")
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         test = load(trained, "test")
         network = make_network(trained, test).to(runtime.device)
@@ -83,8 +85,8 @@ def evaluate(config: EvaluateConfig) -> None:
         solver: Solver = config.solver or trained.solver  # type: ignore[assignment]  # checked above
         found = predict(network, test, runtime, solver, config.decode)
         sys.stdout.write(f"{summarise(score(test, found))}\n")
-        pictures = draw(test, found, network, runtime, pathlib.Path(config.out) if config.out else folder / "plots")
-    sys.stdout.write("".join(f"{path}\n" for path in pictures))
+        paths = draw(test, found, network, runtime, pictures)
+    sys.stdout.write("".join(f"{path}\n" for path in paths))
 
 
 def keypoints_of(maps: Tensor, images: Tensor, mode: Mode = "centre_of_mass") -> Tensor:
