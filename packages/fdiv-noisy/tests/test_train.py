@@ -310,6 +310,18 @@ def test_two_processes_train_as_one(two_ranks, tmp_path: pathlib.Path) -> None:
             assert record["val_score"] == pytest.approx(reference["val_score"], abs=1e-3)
 
 
+def rate_found(runtime: Runtime) -> float:
+    # networks of another seed on every rank stand for devices that round differently
+    _, report = criteria.build(config := small(seed=runtime.rank), load(config), runtime)
+    assert report is not None
+    return report.rate
+
+
+def test_two_processes_agree_on_what_they_find(two_ranks) -> None:
+    expected = rate_found(Runtime(torch.device("cpu")))
+    assert two_ranks(rate_found) == [expected, expected]
+
+
 def test_devices_option_starts_processes(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, "-m", "fdiv_noisy", "train", *SMALL, "--loss", "kl", "--devices", "2"]
     done = subprocess.run(

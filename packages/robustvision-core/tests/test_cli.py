@@ -107,7 +107,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_the_launcher_is_no_traceback(number: signal.Signals, status: int, tmp_path: pathlib.Path) -> None:
+def test_a_signal_to_the_launcher_is_one_line(number: signal.Signals, status: int, tmp_path: pathlib.Path) -> None:
     started = tmp_path / "started"
     (tmp_path / "sleeper").mkdir()
     (tmp_path / "sleeper" / "__init__.py").write_text("")
@@ -132,5 +132,4 @@ def test_a_signal_to_the_launcher_is_no_traceback(number: signal.Signals, status
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
-    assert "Traceback" not in errors
-    assert errors.count("sleeper: stopped") == (number == signal.SIGINT)
+    assert errors == ("sleeper: stopped\n" if number == signal.SIGINT else "")

@@ -8,6 +8,7 @@ makes `--preset NAME` choose the defaults that the other options then change.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import typing
@@ -125,6 +126,8 @@ def launch(package: str, devices: int, argv: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    for part in ("agent.server.api", "multiprocessing.api"):  # they warn of the signals that the user sends
+        logging.getLogger(f"torch.distributed.elastic.{part}").setLevel(logging.ERROR)
     try:
         torchrun(["--standalone", f"--nproc-per-node={devices}", "-m", package, *argv])
     except ChildFailedError as error:
