@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffpnp_pose import Huber, SampleConsensus, project, project_pose, rotation_angle, so3_exp, so3_log, solve_pnp
+from diffpnp_pose.pnp.problem import _clean_frame, _frame, gather_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -339,3 +340,25 @@ def test_huber_minimises_hubers_function(make_case: Callable[..., Any]) -> None:
     assert result.cost.item() == pytest.approx(objective(pose))
     best = minimize(objective, pose + 1e-3, method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-12})
     assert objective(pose) <= best.fun * (1 + 1e-9)
+
+
+def test_the_short_way_to_the_frame_gives_the_same_bits(make_case: Callable[..., Any]) -> None:
+    case = make_case(5, 9, 0.5)
+    inputs = gather_inputs(case.x, case.z, case.K, case.c, None)
+    short, whole = _clean_frame(inputs), _frame(inputs)
+    assert short is not None
+    for name in whole.__dataclass_fields__:
+        assert torch.equal(getattr(short, name), getattr(whole, name)), name
+    for name, value in (
+        ("x", torch.nan),
+        ("z", torch.inf),
+        ("K", torch.nan),
+        ("c", 0.0),
+        ("c", -1.0),
+        ("c", torch.nan),
+    ):
+        spoilt_inputs = gather_inputs(*(v.clone() for v in (case.x, case.z, case.K, case.c)), None)
+        getattr(spoilt_inputs, name).view(-1)[3] = value
+        assert _clean_frame(spoilt_inputs) is None
+    same_place = gather_inputs(case.x, torch.zeros_like(case.z), case.K, case.c, None)
+    assert _clean_frame(same_place) is None

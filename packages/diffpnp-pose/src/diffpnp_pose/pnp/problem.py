@@ -73,7 +73,9 @@ def gather_inputs(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask:
     tensors = {"points_2d": (x, 2), "points_3d": (z, 2), "K": (K, 2), "weights": (weights, 1), "mask": (mask, 1)}
     leading = [value.shape[:-d] for value, d in tensors.values() if value is not None]
     try:
-        batch = torch.broadcast_shapes(*leading)
+        distinct = [shape for shape in dict.fromkeys(leading) if shape]
+        # torch's function is slow, and mostly there is one shape
+        batch = torch.broadcast_shapes(*distinct) if len(distinct) != 1 else distinct[0]
     except RuntimeError:
         shapes = {name: tuple(value.shape) for name, (value, _) in tensors.items() if value is not None}
         raise ValueError(f"leading dimensions do not broadcast: {shapes}") from None
@@ -115,8 +117,9 @@ def _check_camera(K: Tensor) -> None:
     if K.device.type != "cpu":
         return
     K = K.detach()
-    a, b, c, d = K[..., :2, :2].flatten(-2).unbind(-1)
-    regular = (a * d - b * c).abs() > 1e-12 * (a * a + b * b + c * c + d * d)
+    block = K[..., :2, :2].flatten(-2)
+    a, b, c, d = block.unbind(-1)
+    regular = (a * d - b * c).abs() > 1e-12 * block.square().sum(-1)
     third_row = (K[..., 2, :] == K.new_tensor([0.0, 0.0, 1.0])).all(-1)
     if (regular & third_row).all():
         return
@@ -138,15 +141,16 @@ def normalise(inputs: Inputs) -> tuple[Problem, Frame]:
     Returns:
         The problem, differentiable with respect to the inputs, and the frame.
     """
-    frame = _frame(inputs)
-    usable = frame.usable[:, None]
-    present = inputs.c.detach() > 0
+    frame = _clean_frame(inputs)
+    clean = frame is not None
+    frame = frame or _frame(inputs)
     affine = inputs.K[:, :2, :2] / frame.focal[..., None]
     x = (inputs.x - inputs.K[:, None, :2, 2]) / frame.focal[..., None]
     z = (inputs.z - frame.centre[:, None]) / frame.radius[..., None]
     c = inputs.c / frame.total
-    if x.device.type == "cpu" and (present & usable).all():  # nothing to replace
+    if clean:
         return Problem(x.mT.contiguous(), z.mT.contiguous(), affine, c), frame
+    usable, present = frame.usable[:, None], inputs.c.detach() > 0
     affine = torch.where(usable[..., None], affine, torch.eye(2, dtype=affine.dtype, device=x.device))
     stand_in = _stand_in(x.shape[1], x.dtype, x.device)
     image = stand_in[:, :2] / (stand_in[:, 2:] + 4)
@@ -156,6 +160,20 @@ def normalise(inputs: Inputs) -> tuple[Problem, Frame]:
     z = torch.where(keep, z, torch.where(spare, stand_in, 0.0)).mT.contiguous()
     c = torch.where(present & usable, c, torch.where(usable, 0.0, 1 / x.shape[-1]))
     return Problem(x, z, affine, c), frame
+
+
+@torch.no_grad()
+def _clean_frame(inputs: Inputs) -> Frame | None:
+    """`_frame`, to the bit, of a batch on the CPU in which there is nothing to leave out; None for others."""
+    x, z, K, c = inputs.x, inputs.z, inputs.K, inputs.c
+    if x.device.type != "cpu" or not (x.sum() + z.sum() + K.sum() + c.sum()).isfinite() or not (c > 0).all():
+        return None
+    focal = K[:, :2, :2].square().sum((1, 2)).div(2).sqrt()[:, None]
+    total = c.sum(-1, keepdim=True)
+    centre = (c[..., None] * z).sum(1) / total
+    radius = ((c[..., None] * (z - centre[:, None]).square()).sum((1, 2)) / total[:, 0]).sqrt()[:, None]
+    usable = ((focal > 0) & (radius > 0))[:, 0]
+    return Frame(focal, centre, radius, total, usable) if usable.all() else None
 
 
 @torch.no_grad()

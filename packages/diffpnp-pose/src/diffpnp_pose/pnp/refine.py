@@ -99,8 +99,11 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
         new_R, new_t = turned(R, step[:, :3]), t + step[:, 3:]
         trial = linearise(problem, new_R, new_t, exact=i >= cautious - 1)
         accept = active & (trial.cost <= local.cost + _rounding(local.cost))
-        R, t = torch.where(accept[:, None, None], new_R, R), torch.where(accept[:, None], new_t, t)
-        local = _keep(accept, trial, local)
+        if on_host and accept.all():  # the same values in fewer operations
+            R, t, local = new_R, new_t, trial
+        else:
+            R, t = torch.where(accept[:, None, None], new_R, R), torch.where(accept[:, None], new_t, t)
+            local = _keep(accept, trial, local)
         count = count + active
         if i >= cautious:
             converged = converged | (accept & (step.abs().amax(-1) < tolerance) & (damping < _NEWTON_DAMPING))

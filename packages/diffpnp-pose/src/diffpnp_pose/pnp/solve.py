@@ -126,8 +126,7 @@ def _keep_inliers(inputs: Inputs, options: SampleConsensus) -> Inputs:
 
 
 def _with_huber(problem: Problem, frame: Frame, robust: Huber | SampleConsensus | None) -> tuple[Problem, Frame]:
-    delta = robust.delta / frame.focal if isinstance(robust, Huber) else None
-    return replace(problem, delta=delta), frame
+    return (replace(problem, delta=robust.delta / frame.focal) if isinstance(robust, Huber) else problem), frame
 
 
 def _solve(problem: Problem, frame: Frame, init: Init | Tensor, inputs: Inputs) -> tuple[Estimate, Solution]:
