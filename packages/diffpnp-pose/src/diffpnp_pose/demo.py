@@ -1,4 +1,4 @@
-"""`diffpnp-pose demo`: what training through the PnP solution does to poses, in about half a minute."""
+"""`diffpnp-pose demo`: what training through the PnP solution does to poses, in about a minute."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class DemoConfig:
         return replace(
             TrainConfig.PRESETS["cpu"],
             data_root=self.data_root,
-            size="64x48",
+            size="96x72",
             distance=(0.7, 1.0),
             train_size=self.train_size,
             test_size=self.test_size,
