@@ -75,7 +75,7 @@ def table(results: dict[tuple[str, int], dict[str, Any]]) -> None:
         "accuracy on 659 novel characters with its 95 % interval over 600 tasks of 5 ways and 5 queries a class, "
         "the same for every method; 804 base and 160 validation characters, no rotations as classes; Conv4 of 32 "
         "channels, 28x28; a step is 4 tasks, of protonet and matchingnet one task of 20 ways, of the baselines 64 "
-        "images; maml and rml train on 1 inner step and take 3 in the test at 1 shot, 1 at 5 shots, as their validation "
+        "images; maml and rml train on 1 inner step and take 3 in the test at 1 shot, 1 at 5 shots, as validation "
         "classes say; rml's environments are the images as they are and with jittered brightness and contrast; one "
         "seed; empty: not run"
     )
