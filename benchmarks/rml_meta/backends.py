@@ -21,6 +21,7 @@ from benchmarks.common import interleaved, save, spread
 QUESTION = "What does a second-order meta-step cost in each backend, beside `higher` and a clone-and-adapt loop?"
 STEPS = (1, 5, 20)
 TASKS, WAYS, QUERIES, SIDE, LR = 4, 5, 15, 28, 0.01
+NOTE = "4 tasks of 5 ways, 1 shot, 15 queries a class, 28x28, Conv4 of 32 channels with batch norm, float32"
 
 
 def model(hidden: int = 32) -> nn.Module:
@@ -152,12 +153,11 @@ def main() -> None:
         row["losses differ by"] = max(losses.values()) - min(losses.values())
         rows.append(row)
     memory = {steps: peak_mib("recompute", steps) for steps in (2, 20)}
-    note = "4 tasks of 5 ways, 1 shot, 15 queries a class, 28x28, Conv4 of 32 channels with batch norm, float32"
     save(
         __file__,
         QUESTION,
         rows,
-        note=note,
+        note=NOTE,
         seconds=seconds,
         recompute_mib=memory,
         recompute_20_over_2=memory[20] / memory[2],

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import interleaved, save, spread
-from benchmarks.rml_meta.backends import by_backend, by_higher
+from benchmarks.rml_meta.backends import NOTE, by_backend, by_higher
 
 QUESTION = "How fast is a second-order meta-step whose inner loop is compiled, and how long does compiling take?"
 LONG = True
@@ -36,8 +36,7 @@ def main() -> None:
         row |= {f"{name} / compiled": medians[name] / medians["compiled"] for name in ("loop", "higher")}
         row |= {"first step (s)": round(first, 1), "losses differ by": max(losses.values()) - min(losses.values())}
         rows.append(row)
-    note = "4 tasks of 5 ways, 1 shot, 15 queries a class, 28x28, Conv4 of 32 channels with batch norm, float32"
-    save(__file__, QUESTION, rows, note=note, seconds=seconds, aims="loop / compiled >= 1.15")
+    save(__file__, QUESTION, rows, note=NOTE, seconds=seconds, aims="loop / compiled >= 1.15")
 
 
 if __name__ == "__main__":

@@ -113,8 +113,9 @@ def _folder_part(path: str, part: str, size: int, root: str) -> ImageSet | None:
     A relative path is one from here, else from the folder of all data sets.
     """
     folder = pathlib.Path(path).expanduser()
-    if not folder.exists() and (data.data_root(root or None) / folder).exists():
-        folder = data.data_root(root or None) / folder
+    shared = data.data_root(root or None) / folder
+    if not folder.exists() and shared.exists():
+        folder = shared
     is_split = (folder / "train").is_dir()
     if is_split:
         folder = folder / part

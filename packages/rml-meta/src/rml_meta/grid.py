@@ -135,7 +135,7 @@ def _cell(config: GridConfig, protocol: str, data: str, target: str, shots: int,
     if base.preset == "paper" and method == "maml":
         changes["inner_steps"] = 5  # that of Chen et al. 2019; the paper's one step is of its equation 4
     if not config.data:
-        environments = 2 if method == "rml" else 1
+        environments = len(replace(base, method=method).training_environments.split(","))  # "none" is one
         changes["queries"] = min(base.queries, SMALLEST[PROTOCOLS[protocol][0]] // environments - shots)
     trained = replace(
         base,

@@ -11,7 +11,6 @@ from robustvision_core.options import RunOptions
 METHODS = ("rml", "maml", "reptile", "metalstm", "matchingnet", "protonet", "relationnet", "baseline", "baseline++")
 """What `--method` takes."""
 
-GRADIENT_METHODS = ("rml", "maml", "reptile", "metalstm")
 METRIC_METHODS = ("matchingnet", "protonet", "relationnet")
 
 
