@@ -31,9 +31,10 @@ test: setup ## run every test but the wheels' contract, on TEST_JOBS=2 cores
 test-%: setup ## run the tests of one package, as in `make test-fdiv-noisy`
 	$(RUN) -m pytest packages/$*
 
-lint: setup ## check style
+lint: setup ## check style, and the imports between packages and rooms
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/lint-imports --no-cache
 
 format: setup ## format the code and repair what can be repaired
 	.venv/bin/ruff format

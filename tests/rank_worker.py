@@ -12,7 +12,7 @@ import traceback
 from multiprocessing.connection import Client
 
 import torch
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.runtime import Runtime
 
 
 def main() -> None:

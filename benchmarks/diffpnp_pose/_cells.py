@@ -14,14 +14,15 @@ from typing import Any
 
 import cv2
 import torch
-from diffpnp_pose.evaluate import Predictions, predict, score
-from diffpnp_pose.pose_sets import load
-from diffpnp_pose.recipes import TrainConfig
-from diffpnp_pose.train import Step, fit_on, make_network
+from diffpnp_pose.cli.data import load
+from diffpnp_pose.cli.evaluate import Predictions, predict, score
+from diffpnp_pose.cli.recipes import TrainConfig
+from diffpnp_pose.cli.train import Step, fit_on, make_network
+from robustvision_core.config import RUN_FIELDS
 from robustvision_core.data import PoseSet
-from robustvision_core.files import write_json
-from robustvision_core.run import RUN_FIELDS, Run, load_checkpoint, load_part
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.files import write_json
+from robustvision_core.run.folder import Run, load_checkpoint, load_part
+from robustvision_core.run.runtime import Runtime
 
 from benchmarks.diffpnp_pose._rivals import opencv
 

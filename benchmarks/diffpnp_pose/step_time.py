@@ -12,13 +12,13 @@ from unittest import mock
 import cv2
 import torch
 from diffpnp_pose import so3_exp
-from diffpnp_pose.evaluate import heatmaps_of, keypoints_of
-from diffpnp_pose.pose_sets import load
-from diffpnp_pose.recipes import TrainConfig
-from diffpnp_pose.solvers import Poses, find_poses
-from diffpnp_pose.train import Step, make_batches, make_network
+from diffpnp_pose.cli.data import load
+from diffpnp_pose.cli.evaluate import heatmaps_of, keypoints_of
+from diffpnp_pose.cli.recipes import TrainConfig
+from diffpnp_pose.cli.solvers import Poses, find_poses
+from diffpnp_pose.cli.train import Step, make_batches, make_network
 from robustvision_core.data import PoseBatch
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
 from benchmarks.common import save
@@ -78,7 +78,7 @@ class Task:
     def run(self) -> None:
         """One step, then one image of the test."""
         marks = [time.perf_counter()]
-        with mock.patch("diffpnp_pose.train.find_poses", self.solve):
+        with mock.patch("diffpnp_pose.cli.train.find_poses", self.solve):
             loss = self.step.train()(self.batch)["loss"]
         marks.append(time.perf_counter())
         self.optimizer.zero_grad()

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from diffpnp_pose.evaluate import EIGHT
-from diffpnp_pose.recipes import TrainConfig
+from diffpnp_pose.cli.evaluate import EIGHT
+from diffpnp_pose.cli.recipes import TrainConfig
 
 from benchmarks.common import save
 from benchmarks.diffpnp_pose._cells import run_cells

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from fdiv_noisy import criteria
-from fdiv_noisy.evaluate import confusion_on_test, summarise
-from fdiv_noisy.noisy_set import load
-from fdiv_noisy.recipes import TrainConfig
-from fdiv_noisy.train import Step, fit_on, make_network
-from robustvision_core.files import write_json
-from robustvision_core.runtime import Runtime
+from fdiv_noisy.cli import criteria
+from fdiv_noisy.cli.data import load
+from fdiv_noisy.cli.evaluate import confusion_on_test, summarise
+from fdiv_noisy.cli.recipes import TrainConfig
+from fdiv_noisy.cli.train import Step, fit_on, make_network
+from robustvision_core.run.files import write_json
+from robustvision_core.run.runtime import Runtime
 
 DONE = pathlib.Path("runs/benchmarks/fdiv_noisy")
 

@@ -6,10 +6,10 @@ import time
 from dataclasses import replace
 
 import torch
+from fdiv_noisy.cli.data import load
+from fdiv_noisy.cli.recipes import TrainConfig
 from fdiv_noisy.estimation import anchor_points, confident_joint, cross_fit_probabilities, estimate
 from fdiv_noisy.noise import describe
-from fdiv_noisy.noisy_set import load
-from fdiv_noisy.recipes import TrainConfig
 from torch import Tensor
 
 from benchmarks.common import data_root, save

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fdiv_noisy.recipes import TrainConfig
+from fdiv_noisy.cli.recipes import TrainConfig
 
 from benchmarks.common import data_root, mean_and_spread, save
 from benchmarks.fdiv_noisy._cells import run_cells

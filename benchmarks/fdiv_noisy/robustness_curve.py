@@ -5,8 +5,8 @@ from __future__ import annotations
 import pathlib
 from dataclasses import replace
 
-from fdiv_noisy.recipes import TrainConfig
-from robustvision_core import plots
+from fdiv_noisy.cli.recipes import TrainConfig
+from robustvision_core.run import plots
 
 from benchmarks.common import data_root, save
 from benchmarks.fdiv_noisy._cells import run_cells

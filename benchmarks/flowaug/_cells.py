@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from flowaug.classifier import AugmentedClassifier
-from flowaug.image_sets import Sets, load
-from flowaug.models import make_model
-from flowaug.recipes import TrainConfig
-from flowaug.train import Step, fit_on
-from robustvision_core.run import load_checkpoint, load_part, save_checkpoint
-from robustvision_core.runtime import Runtime
+from flowaug.cli.data import Sets, load
+from flowaug.cli.models import make_model
+from flowaug.cli.recipes import TrainConfig
+from flowaug.cli.train import Step, fit_on
+from robustvision_core.run.folder import load_checkpoint, load_part, save_checkpoint
+from robustvision_core.run.runtime import Runtime
 
 DONE = pathlib.Path("runs/benchmarks/flowaug")
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from flowaug.cli.recipes import TrainConfig
 from flowaug.metrics import rotation_error
-from flowaug.recipes import TrainConfig
 
 from benchmarks.common import mean_and_spread, save
 from benchmarks.flowaug._cells import Cell, cells

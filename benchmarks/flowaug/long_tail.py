@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from flowaug.evaluate import measure, predictor
+from flowaug.cli.evaluate import measure, predictor
+from flowaug.cli.recipes import TrainConfig
 from flowaug.metrics import by_class, expected_kl
-from flowaug.recipes import TrainConfig
-from robustvision_core import plots
+from robustvision_core.run import plots
 
 from benchmarks.common import data_root, mean_and_spread, save
 from benchmarks.flowaug._cells import Cell, cells

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from flowaug.evaluate import median_by_class
+from flowaug.cli.evaluate import median_by_class
+from flowaug.cli.recipes import TrainConfig
 from flowaug.metrics import invariance_width
-from flowaug.recipes import TrainConfig
 
 from benchmarks.common import data_root, mean_and_spread, save
 from benchmarks.flowaug._cells import Cell, cells

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from flowaug.align_run import AlignConfig, align_set, spreads
-from flowaug.evaluate import measure
+from flowaug.cli.align import AlignConfig, align_set, spreads
+from flowaug.cli.evaluate import measure
+from flowaug.cli.recipes import TrainConfig
 from flowaug.metrics import invariance_width
 from flowaug.orientations import folded
-from flowaug.recipes import TrainConfig
 from torch import Tensor
 
 from benchmarks.common import mean_and_spread, save

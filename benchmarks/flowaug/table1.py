@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowaug.evaluate import measure
-from flowaug.recipes import TrainConfig
+from flowaug.cli.evaluate import measure
+from flowaug.cli.recipes import TrainConfig
 
 from benchmarks.common import data_root, mean_and_spread, save
 from benchmarks.flowaug._cells import cells

@@ -12,16 +12,16 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from pseudolabel_da.pairs import AdaptationData, deal, load_pair
-from pseudolabel_da.phases import confusion_on, make_reader
-from pseudolabel_da.recipes import TrainConfig
-from pseudolabel_da.seeds import make_generator
-from pseudolabel_da.train import fit_on, new_step, report
+from pseudolabel_da.algorithm.seeds import make_generator
+from pseudolabel_da.cli.data import AdaptationData, deal, load_pair
+from pseudolabel_da.cli.phases import confusion_on, make_reader
+from pseudolabel_da.cli.recipes import TrainConfig
+from pseudolabel_da.cli.train import fit_on, new_step, report
+from robustvision_core.config import RUN_FIELDS
 from robustvision_core.data import DomainPair
-from robustvision_core.files import write_json
-from robustvision_core.metrics import accuracy
-from robustvision_core.run import RUN_FIELDS
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.files import write_json
+from robustvision_core.run.metrics import accuracy
+from robustvision_core.run.runtime import Runtime
 
 from benchmarks.common import mean_and_spread
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pseudolabel_da.planning import plan_epoch
+from pseudolabel_da.algorithm.planning import plan_epoch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pseudolabel_da.recipes import TrainConfig
+from pseudolabel_da.cli.recipes import TrainConfig
 
 from benchmarks.common import data_root, save
 from benchmarks.pseudolabel_da._cells import row, run_cell, slim

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from pseudolabel_da import FixedThreshold, IncrementalPseudoLabeler, PseudoLabelPool, select_above
+from pseudolabel_da.algorithm.reading import Reader, scale_images
+from pseudolabel_da.algorithm.samples import TensorSamples
 from pseudolabel_da.networks import SmallCNN
-from pseudolabel_da.reading import Reader, scale_images
-from pseudolabel_da.samples import TensorSamples
 from robustvision_core.data import load_domains
 from torch import Tensor
 

@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from rml_meta import class_split
-from rml_meta.class_split import ClassSplit
-from rml_meta.grid import run_cell
+from rml_meta.cli import class_split
+from rml_meta.cli.class_split import ClassSplit
+from rml_meta.cli.grid import run_cell
+from rml_meta.cli.recipes import TrainConfig
+from rml_meta.cli.train import make_step
 from rml_meta.methods import FewShotMethod
-from rml_meta.recipes import TrainConfig
-from rml_meta.train import make_step
-from robustvision_core.files import write_json
-from robustvision_core.run import load_part
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.files import write_json
+from robustvision_core.run.folder import load_part
+from robustvision_core.run.runtime import Runtime
 
 DONE = pathlib.Path("runs/benchmarks/rml_meta")
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from rml_meta.class_split import ClassSplit
+from rml_meta.cli.class_split import ClassSplit
+from rml_meta.cli.data import held_out_tasks
+from rml_meta.cli.evaluate import accuracy_on
+from rml_meta.cli.recipes import TrainConfig
 from rml_meta.environments import ColourEnvironments
-from rml_meta.evaluate import accuracy_on
 from rml_meta.intervals import mean_interval
 from rml_meta.methods import FewShotMethod
-from rml_meta.recipes import TrainConfig
-from rml_meta.sampling import held_out_tasks
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
 from benchmarks.common import data_root, save

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rml_meta.recipes import METHODS, TrainConfig
+from rml_meta.cli.recipes import METHODS, TrainConfig
 
 from benchmarks.common import data_root, save
 from benchmarks.rml_meta._cells import cell

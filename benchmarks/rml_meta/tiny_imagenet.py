@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rml_meta import class_split
-from rml_meta.class_split import ClassSplit
-from rml_meta.evaluate import accuracy_on, summarise
+from rml_meta.cli import class_split
+from rml_meta.cli.class_split import ClassSplit
+from rml_meta.cli.data import held_out_tasks
+from rml_meta.cli.evaluate import accuracy_on, summarise
+from rml_meta.cli.recipes import METHODS, TrainConfig
 from rml_meta.methods import FewShotMethod
-from rml_meta.recipes import METHODS, TrainConfig
-from rml_meta.sampling import held_out_tasks
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.runtime import Runtime
 
 from benchmarks.common import data_root, save
 from benchmarks.rml_meta._cells import cell, measured

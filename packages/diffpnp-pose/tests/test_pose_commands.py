@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffpnp_pose import project, so3_exp, solve_pnp
 from diffpnp_pose.cli import main
-from diffpnp_pose.correspondences import read
+from diffpnp_pose.cli.correspondences import read
 from torch import Tensor
 
 K = [[300.0, 0.0, 160.0], [0.0, 310.0, 120.0], [0.0, 0.0, 1.0]]

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 from diffpnp_pose import epnp, gaussian_targets, project, projection_loss, solve_pnp, spatial_softmax
-from diffpnp_pose.evaluate import Predictions, by_distance, keypoints_of, ordered_batches, predict, score
-from diffpnp_pose.pose_sets import load, resize
-from diffpnp_pose.recipes import TrainConfig
-from diffpnp_pose.solvers import find_poses
-from diffpnp_pose.train import Step, clip_where_posing, make_network
+from diffpnp_pose.cli.data import load, resize
+from diffpnp_pose.cli.evaluate import Predictions, by_distance, keypoints_of, ordered_batches, predict, score
+from diffpnp_pose.cli.recipes import TrainConfig
+from diffpnp_pose.cli.solvers import find_poses
+from diffpnp_pose.cli.train import Step, clip_where_posing, make_network
 from robustvision_core.data import PoseBatch, PoseSet, load_poses
 from robustvision_core.errors import DataError, UserError
-from robustvision_core.run import load_part, save_checkpoint
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.folder import load_part, save_checkpoint
+from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 
 CONFIG = replace(TrainConfig(), size="64x48", network_size="micro", train_size=4, distance=(0.7, 1.0), device="cpu")

@@ -14,12 +14,12 @@ from dataclasses import replace
 import pytest
 import torch
 from diffpnp_pose.cli import _without_extra, main
-from diffpnp_pose.evaluate import EIGHT
-from diffpnp_pose.recipes import NETWORK_SIZES, TrainConfig
-from diffpnp_pose.train import make_network, train
+from diffpnp_pose.cli.evaluate import EIGHT
+from diffpnp_pose.cli.recipes import NETWORK_SIZES, TrainConfig
+from diffpnp_pose.cli.train import make_network, train
 from robustvision_core.data import load_poses
-from robustvision_core.run import load_checkpoint, read_config, read_metrics
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.folder import load_checkpoint, read_config, read_metrics
+from robustvision_core.run.runtime import Runtime
 
 TINY = replace(
     TrainConfig.PRESETS["smoke"],

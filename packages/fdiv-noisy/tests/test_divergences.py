@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 from fdiv_noisy import DIVERGENCES
-from fdiv_noisy.compat import PUBLISHED
 from fdiv_noisy.divergences import get, wright_omega
+from fdiv_noisy.losses.compat import PUBLISHED
 from scipy.optimize import minimize_scalar
 from scipy.special import wrightomega
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from fdiv_noisy import noise
 from fdiv_noisy.cli import main
+from fdiv_noisy.cli.data import PUBLISHED, _model, load, noisy_labels
+from fdiv_noisy.cli.recipes import TrainConfig
 from fdiv_noisy.noise import load_labels
 from fdiv_noisy.noise.presets import LEVELS
-from fdiv_noisy.noisy_set import PUBLISHED, _model, load, noisy_labels
-from fdiv_noisy.recipes import TrainConfig
 from fdiv_noisy.transition import as_matrix
 from PIL import Image
 from robustvision_core.data import ImageSet

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from fdiv_noisy import PairConditionalLoss, Sparse, class_prior
-from fdiv_noisy.pair_conditional import pair_conditional_loss
+from fdiv_noisy.losses.pair_conditional import pair_conditional_loss
 
 PAIRS = torch.tensor([[0, 3], [4, 1]])
 K = 6

@@ -6,14 +6,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fdiv_noisy import criteria
+from fdiv_noisy.cli import criteria
+from fdiv_noisy.cli.data import NoisySet
+from fdiv_noisy.cli.recipes import TrainConfig
+from fdiv_noisy.cli.train import (
+    PeerBatches,
+    Step,
+    make_batches,
+    make_network,
+    make_optimizer,
+    make_scheduler,
+    takes_peers,
+)
 from fdiv_noisy.estimation import select_structure
 from fdiv_noisy.networks import build
-from fdiv_noisy.noisy_set import NoisySet
-from fdiv_noisy.recipes import TrainConfig
-from fdiv_noisy.train import PeerBatches, Step, make_batches, make_network, make_optimizer, make_scheduler, takes_peers
 from robustvision_core.data import ImageSet
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.runtime import Runtime
 from torch import nn
 
 # first epoch of each learning rate, from the published code (cifar100: cross-entropy for the 120 epochs of the text)

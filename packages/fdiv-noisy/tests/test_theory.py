@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from fdiv_noisy import DIVERGENCES, FDivergenceLoss, Sparse, Uniform
-from fdiv_noisy.compat import SparseWithoutMembership
+from fdiv_noisy.losses.compat import SparseWithoutMembership
 from fdiv_noisy.transition import Transition, as_matrix, coefficients
 from torch import Tensor
 

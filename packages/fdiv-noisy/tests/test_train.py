@@ -13,15 +13,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fdiv_noisy import FDivergenceLoss, PairConditionalLoss, WarmUp, auto_loss, class_prior, criteria, noise
-from fdiv_noisy.cli import main
+from fdiv_noisy import FDivergenceLoss, PairConditionalLoss, WarmUp, auto_loss, class_prior, noise
+from fdiv_noisy.cli import criteria, main
+from fdiv_noisy.cli.data import load
+from fdiv_noisy.cli.recipes import LOSSES, TrainConfig
+from fdiv_noisy.cli.train import PeerBatches, Step, fit_on, make_batches, make_network
 from fdiv_noisy.estimation import select_structure
 from fdiv_noisy.networks import CNN, NETWORKS, PreActResNet18, build
-from fdiv_noisy.noisy_set import load
-from fdiv_noisy.recipes import LOSSES, TrainConfig
-from fdiv_noisy.train import PeerBatches, Step, fit_on, make_batches, make_network
-from robustvision_core.run import load_checkpoint, read_metrics
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.folder import load_checkpoint, read_metrics
+from robustvision_core.run.runtime import Runtime
 from torch import nn
 
 SMALL = ["--train-size", "200", "--epochs", "2", "--image-size", "16", "--device", "cpu"]

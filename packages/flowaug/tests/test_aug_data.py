@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from flowaug.demo import DemoConfig, demo
-from flowaug.evaluate import measure, ordered_batches
-from flowaug.image_sets import leading, load
-from flowaug.models import make_controller, make_model
-from flowaug.recipes import TrainConfig
+from flowaug.cli.data import leading, load
+from flowaug.cli.demo import DemoConfig, demo
+from flowaug.cli.evaluate import measure, ordered_batches
+from flowaug.cli.models import make_controller, make_model
+from flowaug.cli.recipes import TrainConfig
 from robustvision_core.errors import UserError
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
 QUICK = TrainConfig.PRESETS["quick"]

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from flowaug.image_sets import load
-from flowaug.models import make_model
-from flowaug.optimizers import make_optimizer, make_scheduler
-from flowaug.recipes import TrainConfig
+from flowaug.cli.data import load
+from flowaug.cli.models import make_model
+from flowaug.cli.optimizers import make_optimizer, make_scheduler
+from flowaug.cli.recipes import TrainConfig
 from torch import Tensor
 
 TINY = replace(TrainConfig.PRESETS["quick"], train_size=64, device="cpu")

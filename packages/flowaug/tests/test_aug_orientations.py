@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 from flowaug import AffineSpace, AugmentedClassifier, FlowAugmenter, FlowSpec
-from flowaug.align_run import spreads
 from flowaug.baselines import IdentityAugmenter
-from flowaug.demo import DemoConfig, by_band, demo
+from flowaug.cli.align import spreads
+from flowaug.cli.demo import DemoConfig, by_band, demo
 from flowaug.networks import MLP, Standardise, build
 from flowaug.orientations import circular_deviation, folded, turn_of
 from flowaug.pose_alignment import Alignment

@@ -14,15 +14,15 @@ from dataclasses import replace
 import pytest
 import torch
 from flowaug.cli import main
-from flowaug.evaluate import median_by_class, ordered_batches, predictor
-from flowaug.image_sets import load
-from flowaug.models import make_controller, make_model
-from flowaug.optimizers import make_optimizer, make_scheduler
-from flowaug.recipes import AUGMENTERS, TrainConfig
-from flowaug.train import Step, fit_on, make_batches
+from flowaug.cli.data import load
+from flowaug.cli.evaluate import median_by_class, ordered_batches, predictor
+from flowaug.cli.models import make_controller, make_model
+from flowaug.cli.optimizers import make_optimizer, make_scheduler
+from flowaug.cli.recipes import AUGMENTERS, TrainConfig
+from flowaug.cli.train import Step, fit_on, make_batches
 from robustvision_core.data import ImageSet
-from robustvision_core.run import load_checkpoint, read_metrics
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.folder import load_checkpoint, read_metrics
+from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
 SMALL = ["--train-size", "64", "--epochs", "2", "--batch-size", "32", "--burn-in", "1"]

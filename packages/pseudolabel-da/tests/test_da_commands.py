@@ -8,13 +8,13 @@ import struct
 import pytest
 import torch
 from pseudolabel_da import coral_loss
+from pseudolabel_da.algorithm.objective import Labeled
 from pseudolabel_da.cli import main
-from pseudolabel_da.commands import advice, table
-from pseudolabel_da.diagnostics import PeriodRecord, Verdict
+from pseudolabel_da.cli.diagnose import advice, table
+from pseudolabel_da.cli.step import Step
+from pseudolabel_da.diagnosis.diagnostics import PeriodRecord, Verdict
 from pseudolabel_da.networks import SmallCNN
-from pseudolabel_da.objective import Labeled
-from pseudolabel_da.step import Step
-from pseudolabel_da.transfer import TransferLoss
+from pseudolabel_da.rivals.transfer import TransferLoss
 from robustvision_core.data import load
 from torch import nn
 from torch.nn import functional as F
@@ -95,8 +95,8 @@ def test_table_shows_thresholds_by_class_and_unknown_values() -> None:
 
 
 def test_extra_state_holds_no_object(tmp_path: pathlib.Path) -> None:
-    from pseudolabel_da.recipes import TrainConfig
-    from pseudolabel_da.step import make_step
+    from pseudolabel_da.cli.recipes import TrainConfig
+    from pseudolabel_da.cli.step import make_step
 
     step = make_step(TrainConfig(), SmallCNN(3, 8, 4), 7, 4)
     step.state.periods.append(record(verdict=Verdict.LIBERAL))

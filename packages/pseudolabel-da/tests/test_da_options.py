@@ -9,13 +9,13 @@ import numpy as np
 import pseudolabel_da as pl
 import pytest
 import torch
-from pseudolabel_da.pairs import AdaptationData, deal, load_pair
-from pseudolabel_da.phases import Phases
-from pseudolabel_da.recipes import TrainConfig
-from pseudolabel_da.samples import TensorSamples, as_samples
-from pseudolabel_da.step import StepBatch, make_step
-from pseudolabel_da.train import make_network
-from robustvision_core.runtime import Runtime
+from pseudolabel_da.algorithm.samples import TensorSamples, as_samples
+from pseudolabel_da.cli.data import AdaptationData, deal, load_pair
+from pseudolabel_da.cli.phases import Phases
+from pseudolabel_da.cli.recipes import TrainConfig
+from pseudolabel_da.cli.step import StepBatch, make_step
+from pseudolabel_da.cli.train import make_network
+from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 
 QUICK = TrainConfig.PRESETS["quick"]

@@ -14,18 +14,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pseudolabel_da import pairs
+from pseudolabel_da.cli import data as pairs
 from pseudolabel_da.cli import main
-from pseudolabel_da.demo import DemoConfig, demo
-from pseudolabel_da.diagnostics import PeriodRecord
-from pseudolabel_da.pairs import deal, load_pair
-from pseudolabel_da.phases import PRETRAINING, Phases
-from pseudolabel_da.recipes import VALIDATORS, TrainConfig
-from pseudolabel_da.step import Step, StepBatch, make_step
-from pseudolabel_da.train import fit_on, make_network
+from pseudolabel_da.cli.data import deal, load_pair
+from pseudolabel_da.cli.demo import DemoConfig, demo
+from pseudolabel_da.cli.phases import PRETRAINING, Phases
+from pseudolabel_da.cli.recipes import VALIDATORS, TrainConfig
+from pseudolabel_da.cli.step import Step, StepBatch, make_step
+from pseudolabel_da.cli.train import fit_on, make_network
+from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
 from robustvision_core.data import DomainPair
-from robustvision_core.run import load_checkpoint, read_metrics
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.folder import load_checkpoint, read_metrics
+from robustvision_core.run.runtime import Runtime
 from torch import nn
 
 SIZES = ["--source-size", "96", "--target-size", "96", "--image-size", "16", "--batch-size", "16", "--device", "cpu"]
@@ -369,7 +369,7 @@ def test_devices_option_starts_processes(tmp_path: pathlib.Path) -> None:
 @pytest.mark.usefixtures("_one_pair")
 def test_demo_prints_source_only_beside_adapted(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(TrainConfig.PRESETS, "quick", small())
-    monkeypatch.setattr("pseudolabel_da.demo.load", lambda config, device: deal(config, small_pair(), device))
+    monkeypatch.setattr("pseudolabel_da.cli.demo.load", lambda config, device: deal(config, small_pair(), device))
     demo(DemoConfig(device="cpu", out=str(tmp_path)))
     written = capsys.readouterr().out
     assert "source only, 2 epochs" in written

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-quiet = pytest.mark.filterwarnings("ignore::pseudolabel_da.alerts.PseudoLabelWarning")
+quiet = pytest.mark.filterwarnings("ignore::pseudolabel_da.diagnosis.alerts.PseudoLabelWarning")
 
 
 class Script(nn.Module):

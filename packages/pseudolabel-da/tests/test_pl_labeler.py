@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-quiet = pytest.mark.filterwarnings("ignore::pseudolabel_da.alerts.PseudoLabelWarning")
+quiet = pytest.mark.filterwarnings("ignore::pseudolabel_da.diagnosis.alerts.PseudoLabelWarning")
 
 
 def blobs(n: int, shift: float, seed: int) -> tuple[Tensor, Tensor]:

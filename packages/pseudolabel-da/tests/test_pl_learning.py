@@ -11,7 +11,7 @@ import torch
 from pseudolabel_da.networks import SmallCNN
 from torch import Tensor
 
-quiet = pytest.mark.filterwarnings("ignore::pseudolabel_da.alerts.PseudoLabelWarning")
+quiet = pytest.mark.filterwarnings("ignore::pseudolabel_da.diagnosis.alerts.PseudoLabelWarning")
 
 
 def shapes(n: int, target: bool, seed: int) -> tuple[Tensor, Tensor]:

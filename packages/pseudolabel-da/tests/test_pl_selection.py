@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pseudolabel_da.selection import most_confident
-from pseudolabel_da.shares import rank_in_class, select_most_confident
+from pseudolabel_da.selection.rule import most_confident
+from pseudolabel_da.selection.shares import rank_in_class, select_most_confident
 
 
 def random_probs(n: int, k: int, seed: int, levels: int = 0) -> torch.Tensor:

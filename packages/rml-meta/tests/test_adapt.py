@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from rml_meta import adapt
 from rml_meta.adaptation import InnerProblem, dispatch
 from rml_meta.adaptation.compiled import adapt_compiled
+from rml_meta.adaptation.norms import batch_statistics
 from rml_meta.adaptation.stacked import adapt_stacked
-from rml_meta.norms import batch_statistics
-from rml_meta.stateless import stateless_call
+from rml_meta.adaptation.stateless import stateless_call
 from torch import Tensor, nn
 
 needs_higher = pytest.mark.skipif(importlib.util.find_spec("higher") is None, reason="needs the extra `higher`")

@@ -7,8 +7,8 @@ import pathlib
 
 import pytest
 from rml_meta.cli import main
-from rml_meta.grid import SMALLEST, GridConfig, cells, markdown
-from rml_meta.reported import PROTOCOLS, REPORTED
+from rml_meta.cli.grid import SMALLEST, GridConfig, cells, markdown
+from rml_meta.cli.reported import PROTOCOLS, REPORTED
 
 
 def test_grid_keeps_finished_cells(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

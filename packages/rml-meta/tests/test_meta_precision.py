@@ -9,10 +9,10 @@ import torch
 from rml_meta import MAML, Episode, MatchingNet, ProtoNet, adapt, evaluate_episodes
 from rml_meta.adaptation import dispatch
 from rml_meta.adaptation.compiled import adapt_compiled
+from rml_meta.adaptation.norms import support_buffers
 from rml_meta.environments import ColourEnvironments
 from rml_meta.features import FeatureCache
 from rml_meta.methods.meta_lstm import MetaCell
-from rml_meta.norms import support_buffers
 from torch import Tensor, nn
 
 

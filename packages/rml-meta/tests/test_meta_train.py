@@ -11,17 +11,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rml_meta import class_split, evaluation, learners
-from rml_meta.cli import main
+from rml_meta import evaluation
+from rml_meta.cli import class_split, learners, main
+from rml_meta.cli.data import ImageSteps, held_out_tasks, make_environments, training_batches
+from rml_meta.cli.evaluate import accuracy_on
+from rml_meta.cli.recipes import METHODS, TrainConfig
+from rml_meta.cli.train import Step, fit_on, make_optimizer, make_scheduler, make_step
 from rml_meta.environments import ColourEnvironments
-from rml_meta.evaluate import accuracy_on
-from rml_meta.recipes import METHODS, TrainConfig
-from rml_meta.sampling import ImageSteps, held_out_tasks, make_environments, training_batches
-from rml_meta.train import Step, fit_on, make_optimizer, make_scheduler, make_step
 from robustvision_core.data import Batch, DeviceBatches, EpisodeBatch, ImageSet
-from robustvision_core.loop import Interrupted
-from robustvision_core.run import Run, load_checkpoint, read_metrics
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.folder import Run, load_checkpoint, read_metrics
+from robustvision_core.run.loop import Interrupted
+from robustvision_core.run.runtime import Runtime
 
 TINY: dict = {
     "image_size": 12,

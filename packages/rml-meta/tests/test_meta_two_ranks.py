@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from rml_meta import MAML, RML, Episode, MetaLSTM, Reptile
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from rml_meta.stateless import stateless_call, tied_names
+from rml_meta.adaptation.stateless import stateless_call, tied_names
 from torch import Tensor, nn
 
 

@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 
 import pytest
-from robustvision_core.data.archives import read_members
+from robustvision_core.data.reading.archives import read_members
 from robustvision_core.errors import DataError
 
 FILES = {"top.txt": b"1", "deep/er/file.bin": bytes(5000), "deep/other": b""}

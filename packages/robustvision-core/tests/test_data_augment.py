@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from robustvision_core.data import DeviceBatches, ImageSet
-from robustvision_core.data.augment import affine_augment, random_flip, random_rotation, random_shift
+from robustvision_core.data.transforms.augment import affine_augment, random_flip, random_rotation, random_shift
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from robustvision_core.data import ImageSet, load
-from robustvision_core.data.plain_pickle import load_plain
+from robustvision_core.data.reading.plain_pickle import load_plain
 from robustvision_core.errors import DataError
 from torch import Tensor
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from robustvision_core.data import load
-from robustvision_core.data.archives import read_members
+from robustvision_core.data.reading.archives import read_members
 from robustvision_core.errors import DataError
 
 Files = dict[str, bytes]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from robustvision_core.data import Photos, blend, draw_backgrounds, load, read_photos
-from robustvision_core.data import blending as blending_module
+from robustvision_core.data.domains import blending as blending_module
 from robustvision_core.errors import DataError, UserError
 from torch import Tensor
 

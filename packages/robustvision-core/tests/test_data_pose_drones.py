@@ -9,7 +9,7 @@ import torch
 from robustvision_core.data import PoseSet, load_poses, render_mesh
 from robustvision_core.data.offline import drones
 from robustvision_core.data.offline.drones import camera, pixels
-from robustvision_core.data.pinhole import project
+from robustvision_core.data.poses.pinhole import project
 from robustvision_core.errors import DataError, UserError
 
 

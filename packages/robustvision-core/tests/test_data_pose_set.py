@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from robustvision_core.data import Mesh, PoseBatches, PoseObject, PoseSet, load_poses, pose_names, register_poses
-from robustvision_core.data import pose_registry as registry_module
-from robustvision_core.data.pinhole import nearest_rotation, project
+from robustvision_core.data.poses import registry as registry_module
+from robustvision_core.data.poses.pinhole import nearest_rotation, project
 from robustvision_core.data.registry import Query
 from robustvision_core.errors import DataError, UserError
 from torch import Tensor

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 from robustvision_core.errors import CheckpointError, UserError
-from robustvision_core.loop import Interrupted, NonFiniteLossError, fit
-from robustvision_core.run import Run, load_checkpoint, read_config, read_metrics, save_checkpoint
-from robustvision_core.runtime import Runtime, unwrap
+from robustvision_core.run.folder import Run, load_checkpoint, read_config, read_metrics, save_checkpoint
+from robustvision_core.run.loop import Interrupted, NonFiniteLossError, fit
+from robustvision_core.run.runtime import Runtime, unwrap
 from torch import Tensor, nn
 
 CONFIG = {"lr": 0.1, "seed": 3}
@@ -120,7 +120,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 import test_loop
-from robustvision_core.run import Run
+from robustvision_core.run.folder import Run
 
 class Deadly(test_loop.Numbers):
     def epoch(self, epoch, start=0):

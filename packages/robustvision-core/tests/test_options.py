@@ -7,10 +7,10 @@ import json
 import pathlib
 
 import pytest
+from robustvision_core.config import RUN_FIELDS
 from robustvision_core.errors import UserError
-from robustvision_core.options import RunOptions
-from robustvision_core.run import RUN_FIELDS
-from robustvision_core.runtime import Runtime
+from robustvision_core.run.options import RunOptions
+from robustvision_core.run.runtime import Runtime
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from robustvision_core.errors import UserError
-from robustvision_core.metrics import accuracy, confusion_matrix, predict, recalls
-from robustvision_core.runtime import Runtime, channels_last, derive_seed, to_device, unwrap
+from robustvision_core.run.metrics import accuracy, confusion_matrix, predict, recalls
+from robustvision_core.run.runtime import Runtime, channels_last, derive_seed, to_device, unwrap
 from torch import nn
 
 

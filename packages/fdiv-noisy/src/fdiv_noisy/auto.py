@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fdiv_noisy.estimation import NoiseReport, estimate
 from fdiv_noisy.labels import class_prior
-from fdiv_noisy.losses import FDivergenceLoss
-from fdiv_noisy.pair_conditional import PairConditionalLoss
+from fdiv_noisy.losses.f_divergence import FDivergenceLoss
+from fdiv_noisy.losses.pair_conditional import PairConditionalLoss
 from fdiv_noisy.schedules import WarmUp
 
 

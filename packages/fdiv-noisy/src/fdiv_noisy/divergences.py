@@ -9,7 +9,7 @@ finite for every v, in closed form, so that nothing is clamped.
 Table 1 of Wei and Liu prints three entries that do not fit their own conjugates. Here the matching ones stand:
 J-S without the factor one half (it is twice the Jensen-Shannon divergence), Pearson as $\sum (p-q)^2/q$, and
 the TV optimum as $\frac12 \mathrm{sign}(r - 1)$. The fixed g of reverse KL, squared Hellinger and Neyman are
-f-GAN's; the forms published with the paper for these three reward the wrong label (see `fdiv_noisy.compat`).
+f-GAN's; the forms published with the paper for these three reward the wrong label (see `fdiv_noisy.losses.compat`).
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rml_meta.adaptation.norms import evaluation_mode
 from rml_meta.episode import Episode
-from rml_meta.norms import evaluation_mode
 
 
 class FeatureCache:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rml_meta.adaptation.functional import adapt_functional
+from rml_meta.adaptation.norms import batch_statistics
 from rml_meta.adaptation.problem import InnerProblem, Params, StepRates
-from rml_meta.norms import batch_statistics
 
 _CACHE: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[Callable, Callable]]] = weakref.WeakKeyDictionary()
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from rml_meta.adaptation.compiled import adapt_compiled
 from rml_meta.adaptation.higher_backend import OptimizerFactory, adapt_higher
 from rml_meta.adaptation.loop import adapt_loop
+from rml_meta.adaptation.norms import batch_statistics
 from rml_meta.adaptation.problem import InnerProblem, LossFn, Params, Rate, StepRates, resolve_rates
 from rml_meta.adaptation.recompute import adapt_recompute
 from rml_meta.adaptation.stacked import adapt_stacked, batchable
 from rml_meta.episode import check_set
-from rml_meta.norms import batch_statistics
 
 Backend = Literal["loop", "vmap", "higher", "recompute", "compiled"]
 Adapted = Literal["all", "head", "body"] | Callable[[str], bool]

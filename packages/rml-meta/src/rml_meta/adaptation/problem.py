@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rml_meta.stateless import stateless_call, tied_names
+from rml_meta.adaptation.stateless import stateless_call, tied_names
 
 Params = dict[str, Tensor]
 Rate = float | Tensor | Mapping[str, float | Tensor]

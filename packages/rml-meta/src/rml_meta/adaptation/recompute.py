@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rml_meta.adaptation.loop import adapt_loop
+from rml_meta.adaptation.norms import batch_statistics
 from rml_meta.adaptation.problem import InnerProblem, Params, StepRates, descend
-from rml_meta.norms import batch_statistics
 
 
 @dataclass(frozen=True)

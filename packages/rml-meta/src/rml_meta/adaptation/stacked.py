@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.func import vmap
 
 from rml_meta.adaptation.functional import adapt_functional
+from rml_meta.adaptation.norms import split_affine
 from rml_meta.adaptation.problem import InnerProblem, Params, StepRates
-from rml_meta.norms import split_affine
 
 
 def batchable(problem: InnerProblem) -> InnerProblem:
-    """The problem on a copy of its model that is safe to batch: see `rml_meta.norms.split_affine`."""
+    """The problem on a copy of its model that is safe to batch: see `rml_meta.adaptation.norms.split_affine`."""
     return replace(problem, model=split_affine(problem.model))
 
 

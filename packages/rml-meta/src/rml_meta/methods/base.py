@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rml_meta.adaptation.norms import batch_statistics, evaluation_mode, support_buffers
 from rml_meta.adaptation.problem import InnerProblem, Params
 from rml_meta.episode import check_set, merge
-from rml_meta.norms import batch_statistics, evaluation_mode, support_buffers
 
 
 class FewShotMethod(nn.Module, ABC):

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rml_meta.adaptation.norms import batch_statistics, evaluation_mode
+from rml_meta.adaptation.precision import full_precision, widen
 from rml_meta.episode import EpisodeLike, check_set, count_ways, flatten_tasks
 from rml_meta.methods.base import FewShotMethod
 from rml_meta.methods.maml import cross_entropies
-from rml_meta.norms import batch_statistics, evaluation_mode
-from rml_meta.precision import full_precision, widen
 
 
 class EmbeddingMethod(FewShotMethod):

@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rml_meta.adaptation.dispatch import Adapted, Backend, adapted_names, check_backend, run_backend
 from rml_meta.adaptation.higher_backend import OptimizerFactory
 from rml_meta.adaptation.loop import loop_path
+from rml_meta.adaptation.norms import batch_statistics, split_affine
 from rml_meta.adaptation.problem import InnerProblem, Params, StepRates, resolve_rates
 from rml_meta.adaptation.stacked import adapt_stacked, stacked_logits
 from rml_meta.episode import Episode, EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task
-from rml_meta.norms import batch_statistics, split_affine
 
 LearnRate = Literal["none", "meta-sgd", "per-step"]
 Partners = Sequence[Sequence[int]]

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rml_meta.adaptation.precision import full_precision, widen
 from rml_meta.methods.embedding import EmbeddingMethod
-from rml_meta.precision import full_precision, widen
 
 
 class MatchingState(NamedTuple):

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rml_meta.adaptation.norms import batch_statistics
+from rml_meta.adaptation.precision import full_precision
 from rml_meta.adaptation.problem import Params
+from rml_meta.adaptation.stateless import stateless_call
 from rml_meta.episode import EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task
 from rml_meta.methods.maml import cross_entropies
-from rml_meta.norms import batch_statistics
-from rml_meta.precision import full_precision
-from rml_meta.stateless import stateless_call
 
 
 class CellState(NamedTuple):

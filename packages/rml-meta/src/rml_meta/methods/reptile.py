@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rml_meta.adaptation.higher_backend import OptimizerFactory
+from rml_meta.adaptation.norms import batch_statistics
 from rml_meta.adaptation.problem import Params
+from rml_meta.adaptation.stateless import stateless_call
 from rml_meta.episode import EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task
-from rml_meta.norms import batch_statistics
-from rml_meta.stateless import stateless_call
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.999))
 """The inner optimizer of the published runs: Adam without momentum."""

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from rml_meta.adaptation.dispatch import adapted_names, run_backend
+from rml_meta.adaptation.norms import batch_statistics
 from rml_meta.adaptation.problem import resolve_rates
 from rml_meta.episode import Episode, EpisodeLike, flatten_tasks
 from rml_meta.methods.maml import MAML, Partners, cross_entropies
-from rml_meta.norms import batch_statistics
 from rml_meta.penalties import scale_gradients, std_penalty, vrex_penalty
 
 Pairing = Literal["cross_env", "within_env", "all_pairs", "diagonal"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.errors import DataError
-from robustvision_core.runtime import derive_seed
+from robustvision_core.run.runtime import derive_seed
 
 
 def split(data: ImageSet, sizes: Sequence[float], *, seed: int, stratified: bool = True) -> tuple[ImageSet, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.splits import rank_in_class
 from robustvision_core.errors import DataError
-from robustvision_core.runtime import derive_seed
+from robustvision_core.run.runtime import derive_seed
 
 
 def select_classes(data: ImageSet, classes: Sequence[int | str]) -> ImageSet:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustvision_core.data.poses import Mesh, PoseObject
+from robustvision_core.data.poses.pose_set import Mesh, PoseObject
 
 KEYPOINTS = {
     "m2ed": (

@@ -15,9 +15,9 @@ from robustvision_core.data.offline.cached import cached
 from robustvision_core.data.offline.drone_meshes import KEYPOINTS, drone_mesh, drone_object
 from robustvision_core.data.offline.hashed import uniform
 from robustvision_core.data.offline.render import render_mesh
-from robustvision_core.data.pinhole import project
-from robustvision_core.data.pose_registry import register_poses
-from robustvision_core.data.poses import PoseSet
+from robustvision_core.data.poses.pinhole import project
+from robustvision_core.data.poses.pose_set import PoseSet
+from robustvision_core.data.poses.registry import register_poses
 from robustvision_core.data.registry import Query
 from robustvision_core.errors import DataError, unknown_name
 

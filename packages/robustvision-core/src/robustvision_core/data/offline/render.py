@@ -46,8 +46,8 @@ def render_mesh(
 ) -> Render:
     """A mesh under one or many poses, with Lambert's shading, both sides of a face alike.
 
-    Conventions are those of `robustvision_core.data.poses`. A face of which a corner is nearer than a millimetre
-    to the camera's plane, or behind it, is left out.
+    Conventions are those of `robustvision_core.data.poses.pose_set`. A face of which a corner is nearer than a
+    millimetre to the camera's plane, or behind it, is left out.
 
     Args:
         vertices: (V, 3), metres.

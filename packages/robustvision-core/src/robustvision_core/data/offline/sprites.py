@@ -8,13 +8,13 @@ import pathlib
 import torch
 from torch import Tensor
 
-from robustvision_core.data.augment import rotate
-from robustvision_core.data.convert import CHUNK
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.offline.hashed import uniform
 from robustvision_core.data.offline.sprite_art import draw_sprites
 from robustvision_core.data.registry import Query, register
 from robustvision_core.data.sources.npz import NpzArchive
+from robustvision_core.data.transforms.augment import rotate
+from robustvision_core.data.transforms.convert import CHUNK
 from robustvision_core.errors import DataError
 
 COUNTS = {"train": 12_000, "test": 600}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustvision_core.data.pinhole import nearest_rotation
-from robustvision_core.data.pose_registry import register_poses
-from robustvision_core.data.poses import PoseObject, PoseSet
+from robustvision_core.data.poses.pinhole import nearest_rotation
+from robustvision_core.data.poses.pose_set import PoseObject, PoseSet
+from robustvision_core.data.poses.registry import register_poses
 from robustvision_core.data.registry import Query
 from robustvision_core.data.sources.bop_files import BopFiles
 from robustvision_core.data.sources.ply import read_ply

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from robustvision_core.data.archives import read_members
+from robustvision_core.data.reading.archives import read_members
 from robustvision_core.errors import DataError
 
 _TOP = re.compile(r"(train|val|test|models)[^/]*/|[^/]+$")  # what stands at the top of a data set

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustvision_core.data.archives import read_members
-from robustvision_core.data.download import fetch
 from robustvision_core.data.image_set import ImageSet, describe
-from robustvision_core.data.plain_pickle import load_plain
+from robustvision_core.data.reading.archives import read_members
+from robustvision_core.data.reading.download import fetch
+from robustvision_core.data.reading.plain_pickle import load_plain
 from robustvision_core.data.registry import Query, register
 from robustvision_core.data.sources.npz import read_npz
 from robustvision_core.errors import DataError

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from robustvision_core.data.blending import blend
-from robustvision_core.data.convert import pad_to, resize, to_rgb
-from robustvision_core.data.domain_registry import register_domains
-from robustvision_core.data.domains import DomainPair
+from robustvision_core.data.domains.blending import blend
+from robustvision_core.data.domains.pair import DomainPair
+from robustvision_core.data.domains.registry import register_domains
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.offline.backgrounds import draw_backgrounds
 from robustvision_core.data.registry import Query, load
 from robustvision_core.data.splits import split
+from robustvision_core.data.transforms.convert import pad_to, resize, to_rgb
 from robustvision_core.errors import DataError, unknown_name
 
 PROTOCOLS = ("disjoint", "canonical", "pooled")

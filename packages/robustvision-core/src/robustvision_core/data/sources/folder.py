@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from robustvision_core.data.decode import decode_all
-from robustvision_core.data.files import SPLITS, ImageFiles, folder_files
 from robustvision_core.data.image_set import ImageSet
+from robustvision_core.data.reading.decode import decode_all
+from robustvision_core.data.reading.image_files import SPLITS, ImageFiles, folder_files
 from robustvision_core.data.registry import Query, register
 from robustvision_core.errors import DataError
 

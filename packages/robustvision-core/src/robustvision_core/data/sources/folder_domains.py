@@ -5,10 +5,10 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-from robustvision_core.data.domain_registry import register_domains
-from robustvision_core.data.domains import DomainPair
-from robustvision_core.data.files import class_files, subfolders
+from robustvision_core.data.domains.pair import DomainPair
+from robustvision_core.data.domains.registry import register_domains
 from robustvision_core.data.image_set import ImageSet
+from robustvision_core.data.reading.image_files import class_files, subfolders
 from robustvision_core.data.registry import Query
 from robustvision_core.data.sources.folder import decode_files
 from robustvision_core.data.splits import split

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustvision_core.data.download import fetch
 from robustvision_core.data.image_set import ImageSet, describe
+from robustvision_core.data.reading.download import fetch
 from robustvision_core.data.registry import Query, register
 from robustvision_core.errors import DataError
 

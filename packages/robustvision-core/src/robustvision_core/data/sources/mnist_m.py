@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from robustvision_core.data.blending import blend
-from robustvision_core.data.convert import pad_to
+from robustvision_core.data.domains.blending import blend
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.offline.backgrounds import draw_backgrounds
-from robustvision_core.data.photos import Photos, read_photos
+from robustvision_core.data.reading.photos import Photos, read_photos
 from robustvision_core.data.registry import TRAIN_TEST, Query, load, register
+from robustvision_core.data.transforms.convert import pad_to
 from robustvision_core.errors import DataError
 
 SIZES = (28, 32)

@@ -6,10 +6,10 @@ import pathlib
 
 import torch
 
-from robustvision_core.data.archives import read_members
-from robustvision_core.data.decode import decode_all
-from robustvision_core.data.download import fetch
 from robustvision_core.data.image_set import ImageSet
+from robustvision_core.data.reading.archives import read_members
+from robustvision_core.data.reading.decode import decode_all
+from robustvision_core.data.reading.download import fetch
 from robustvision_core.data.registry import Query, register
 from robustvision_core.errors import DataError
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robustvision_core.data.poses import Mesh
+from robustvision_core.data.poses.pose_set import Mesh
 from robustvision_core.errors import DataError
 
 Array = np.ndarray[Any, Any]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from robustvision_core.data.decode import decode, decode_all
+from robustvision_core.data.reading.decode import decode, decode_all
 from robustvision_core.errors import DataError
 
 MAX_GIB = 12.0

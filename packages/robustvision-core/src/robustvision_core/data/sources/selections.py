@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from robustvision_core.data.convert import pad_to, rotate_each
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.registry import Query, load, register
 from robustvision_core.data.subsets import long_tail, select_classes
-from robustvision_core.runtime import derive_seed
+from robustvision_core.data.transforms.convert import pad_to, rotate_each
+from robustvision_core.run.runtime import derive_seed
 
 SELECTIVE = ("0", "1", "5", "6", "9")
 

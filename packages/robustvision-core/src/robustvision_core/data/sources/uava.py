@@ -13,9 +13,9 @@ from torch import Tensor
 
 from robustvision_core.data.offline.drone_meshes import KEYPOINTS
 from robustvision_core.data.offline.drones import camera
-from robustvision_core.data.pinhole import nearest_rotation, project
-from robustvision_core.data.pose_registry import register_poses
-from robustvision_core.data.poses import PoseObject, PoseSet
+from robustvision_core.data.poses.pinhole import nearest_rotation, project
+from robustvision_core.data.poses.pose_set import PoseObject, PoseSet
+from robustvision_core.data.poses.registry import register_poses
 from robustvision_core.data.registry import Query
 from robustvision_core.data.sources.pose_images import MAX_GIB, decode_within
 from robustvision_core.errors import DataError, unknown_name

@@ -1,0 +1,44 @@
+from .geometry import left_jacobian as left_jacobian
+from .geometry import left_jacobian_inverse as left_jacobian_inverse
+from .geometry import project as project
+from .geometry import project_pose as project_pose
+from .geometry import rotation_angle as rotation_angle
+from .geometry import skew as skew
+from .geometry import so3_exp as so3_exp
+from .geometry import so3_log as so3_log
+from .geometry import transform as transform
+from .heatmaps import centre_of_mass as centre_of_mass
+from .heatmaps import decode as decode
+from .heatmaps import gaussian_targets as gaussian_targets
+from .heatmaps import spatial_softmax as spatial_softmax
+from .losses import MixtureLoss as MixtureLoss
+from .losses import heatmap_loss as heatmap_loss
+from .losses import monte_carlo_pose_loss as monte_carlo_pose_loss
+from .losses import pose_loss as pose_loss
+from .losses import projection_loss as projection_loss
+from .losses import regulariser as regulariser
+from .losses import reproject as reproject
+from .metrics import PoseMetrics as PoseMetrics
+from .metrics import add_error as add_error
+from .metrics import add_s_error as add_s_error
+from .metrics import angular_distance as angular_distance
+from .metrics import area_under_curve as area_under_curve
+from .metrics import model_diagonal as model_diagonal
+from .metrics import projection_error as projection_error
+from .metrics import translation_error as translation_error
+from .networks import HigherHRNet as HigherHRNet
+from .networks import HRNet as HRNet
+from .networks import StackedHourglass as StackedHourglass
+from .networks import higher_hrnet as higher_hrnet
+from .networks import hourglass as hourglass
+from .networks import hrnet as hrnet
+from .pnp import Huber as Huber
+from .pnp import PnPLayer as PnPLayer
+from .pnp import PnPResult as PnPResult
+from .pnp import SampleConsensus as SampleConsensus
+from .pnp import solve_pnp as solve_pnp
+from .pnp.epnp_backends import EPnPResult as EPnPResult
+from .pnp.epnp_backends import epnp as epnp
+
+__all__: list[str]
+__version__: str

@@ -1,0 +1,48 @@
+"""The command line; needs `pip install "diffpnp-pose[train]"` for all but its help."""
+
+from __future__ import annotations
+
+import sys
+
+COMMANDS = {
+    "demo": (
+        "train a pose network with and without the PnP loss",
+        ".demo:demo",
+        ".demo:DemoConfig",
+    ),
+    "train": (
+        "train a keypoint network for poses",
+        ".train:train",
+        ".recipes:TrainConfig",
+    ),
+    "evaluate": (
+        "test a trained network and draw its poses",
+        ".evaluate:evaluate",
+        ".evaluate:EvaluateConfig",
+    ),
+    "solve": (
+        "find poses from a file of correspondences",
+        ".solve:solve",
+        ".solve:SolveConfig",
+    ),
+    "render": ("draw a drone at a pose", ".solve:render", ".solve:RenderConfig"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `diffpnp-pose` and return its exit status."""
+    try:
+        from robustvision_core.cli import dispatch
+    except ModuleNotFoundError:
+        return _without_extra(sys.argv[1:] if argv is None else argv)
+    return dispatch("diffpnp_pose", COMMANDS, argv)
+
+
+def _without_extra(argv: list[str]) -> int:
+    install = 'pip install "diffpnp-pose[train]"'
+    if argv and argv[0] not in ("-h", "--help"):
+        sys.stderr.write(f"diffpnp-pose: error: the command line needs an extra: {install}\n")
+        return 2
+    verbs = "".join(f"  {verb:<9} {text}\n" for verb, (text, *_) in COMMANDS.items())
+    sys.stdout.write(f"usage: diffpnp-pose VERB [options]\n\n{verbs}\nThe verbs need an extra: {install}\n")
+    return 0 if argv else 2

@@ -1,0 +1,87 @@
+"""The images and poses of a configuration: one object, at one size, with every keypoint in the image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from robustvision_core import data
+from robustvision_core.data import PoseSet
+from robustvision_core.data.offline.drones import pixels
+from robustvision_core.errors import DataError
+from torch import Tensor
+
+from diffpnp_pose.cli.recipes import TrainConfig
+
+STRIDE = 4  # of the networks' heat-maps
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's: known without the training set
+_SHARES = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}  # of sets with one split; videos stay in order
+
+
+def load(config: TrainConfig, split: str) -> PoseSet:
+    """The items of a split whose keypoints are all visible, resized to the configuration's size.
+
+    Raises:
+        UserError: No such data, or a size that the networks do not take.
+        DataError: Files are missing or damaged, nothing is left, or the object has fewer than four keypoints.
+    """
+    size = pixels(config.size)
+    if any(side % STRIDE for side in size):
+        raise DataError(f"--size {config.size}: width and height must be multiples of {STRIDE}")
+    count = getattr(config, f"{split}_size")
+    held = resize(_load(config, split, count, size), size)
+    own = len(held.objects[0].keypoints)
+    if own < 4:
+        raise DataError(f"{held.name}: {held.objects[0].name} has {own} keypoints, a pose needs at least 4")
+    held = held.take(held.visible.all(1))
+    if not len(held):
+        raise DataError(f"{held.name}: no item has all of its keypoints in the image")
+    return held.take(_spread(len(held), count)) if 0 < count < len(held) else held
+
+
+def _load(config: TrainConfig, split: str, count: int, size: tuple[int, int]) -> PoseSet:
+    root = config.data_root or None
+    if config.data == "drones":
+        return data.load_poses(
+            "drones", split, root, drone=config.drone, size=size, count=count or None, distance=config.distance
+        )
+    if config.data == "uava":
+        return data.load_poses("uava", split, root, drone=config.drone)
+    if config.data == "lmo":
+        whole = data.load_poses("lmo", "test", root, objects=(config.object,))
+        start, stop = (round(share * len(whole)) for share in _SHARES[split])
+        return whole.take(range(start, stop))
+    options = {"objects": (config.object,)} if config.data.startswith("bop:") else {}
+    return data.load_poses(config.data, split, root, **options)
+
+
+def _spread(length: int, count: int) -> Tensor:
+    """`count` places evenly over `length`."""
+    return torch.linspace(0, length - 1, count).round().long()
+
+
+def resize(poses: PoseSet, size: tuple[int, int]) -> PoseSet:
+    """A pose set with images of another width and height; intrinsics and pixels follow.
+
+    Sizes of another aspect stretch the image, which a camera matrix can say.
+    """
+    height, width = poses.images.shape[2:]
+    if (width, height) == size:
+        return poses
+    parts = [_resized(part, size) for part in poses.images.split(64)]
+    scale = torch.tensor([size[0] / width, size[1] / height], device=poses.device)
+    return replace(
+        poses,
+        images=torch.cat(parts),
+        K=poses.K * torch.cat([scale, scale.new_ones(1)])[:, None],
+        keypoints_2d=poses.keypoints_2d * scale,
+        boxes=poses.boxes * scale.repeat(2),
+    )
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    shape = (size[1], size[0])
+    smooth = torch.nn.functional.interpolate(
+        images.float(), shape, mode="bilinear", antialias=True, align_corners=False
+    )
+    return smooth.round_().clamp_(0, 255).to(torch.uint8)

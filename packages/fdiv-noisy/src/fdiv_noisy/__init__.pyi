@@ -1,0 +1,28 @@
+from .adaptors import as_hf_loss as as_hf_loss
+from .auto import auto_loss as auto_loss
+from .divergences import DIVERGENCES as DIVERGENCES
+from .divergences import Divergence as Divergence
+from .estimation import NoiseReport as NoiseReport
+from .estimation import estimate as estimate
+from .labels import class_prior as class_prior
+from .losses.f_divergence import FDivergenceLoss as FDivergenceLoss
+from .losses.f_divergence import f_divergence_loss as f_divergence_loss
+from .losses.pair_conditional import PairConditionalLoss as PairConditionalLoss
+from .losses.pair_conditional import pair_conditional_loss as pair_conditional_loss
+from .losses.rivals import BackwardCorrection as BackwardCorrection
+from .losses.rivals import DMILoss as DMILoss
+from .losses.rivals import ForwardCorrection as ForwardCorrection
+from .losses.rivals import GCELoss as GCELoss
+from .losses.rivals import MAELoss as MAELoss
+from .losses.rivals import NCERCELoss as NCERCELoss
+from .losses.rivals import PeerLoss as PeerLoss
+from .losses.rivals import SCELoss as SCELoss
+from .schedules import WarmUp as WarmUp
+from .schedules import piecewise_linear as piecewise_linear
+from .transition import Sparse as Sparse
+from .transition import Uniform as Uniform
+from .transition import from_cleanlab as from_cleanlab
+from .transition import to_cleanlab as to_cleanlab
+
+__all__: list[str]
+__version__: str

@@ -1,0 +1,170 @@
+"""The loss that a configuration asks for."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import sys
+
+import torch
+from robustvision_core.data import ImageSet
+from robustvision_core.errors import UserError
+from robustvision_core.run.runtime import Runtime
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fdiv_noisy import networks
+from fdiv_noisy.auto import choose_loss
+from fdiv_noisy.cli.data import NoisySet
+from fdiv_noisy.cli.recipes import TrainConfig
+from fdiv_noisy.divergences import DIVERGENCES
+from fdiv_noisy.estimation import NoiseReport, estimate, find_pairs
+from fdiv_noisy.labels import class_prior
+from fdiv_noisy.losses import rivals
+from fdiv_noisy.losses.f_divergence import FDivergenceLoss
+from fdiv_noisy.losses.pair_conditional import PairConditionalLoss
+from fdiv_noisy.noise import NoiseSummary, describe
+from fdiv_noisy.schedules import WarmUp
+from fdiv_noisy.transition import Transition, as_matrix, check_matrix, fit_sparse, fit_uniform
+
+PLAIN = {
+    "ce": nn.CrossEntropyLoss,
+    "gce": rivals.GCELoss,
+    "sce": rivals.SCELoss,
+    "mae": rivals.MAELoss,
+    "nce-rce": rivals.NCERCELoss,
+    "peer": rivals.PeerLoss,
+    "dmi": rivals.DMILoss,
+}
+STRUCTURE_FITS = 0.1  # largest misfit of a uniform or sparse model, relative to the off-diagonal mass
+CORRECTED = {"forward": rivals.ForwardCorrection, "backward": rivals.BackwardCorrection}
+
+
+def build(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) -> tuple[WarmUp, NoiseReport | None]:
+    """The criterion, and what was found in the labels where they were examined; every process must call it.
+
+    Raises:
+        UserError: The loss cannot be had with this correction.
+    """
+    report = examine(config, noisy, runtime)
+    prior = class_prior(noisy.train.labels, noisy.num_classes)
+    if config.loss == "auto":
+        assert report is not None
+        return choose_loss(report, prior, warmup=max(config.warmup, 1)), report
+    transition = _transition(config, noisy, report)
+    warmup = config.warmup
+    if config.loss in DIVERGENCES:
+        criterion: nn.Module = FDivergenceLoss(
+            config.loss, config.product, prior if config.product == "exact" else None, transition=transition
+        )
+    elif config.loss == "pair-conditional":
+        criterion, warmup = PairConditionalLoss(_pairs(config, transition, report), prior), max(warmup, 1)
+    elif config.loss in CORRECTED:
+        assert transition is not None
+        criterion = CORRECTED[config.loss](transition)
+    else:
+        criterion = PLAIN[config.loss]()
+    return WarmUp(nn.CrossEntropyLoss(), criterion, warmup), report
+
+
+def examine(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) -> NoiseReport | None:
+    """What the noisy labels alone say of their noise, where the loss needs it."""
+    asked = config.correction == "estimate"
+    by_itself = config.loss in ("auto", "pair-conditional", *CORRECTED) and config.correction == "none"
+    if not asked and not by_itself:
+        return None
+    refine = config.loss not in ("auto", "pair-conditional")  # those need the structure, not the rates
+    return find_noise(config, noisy.in_memory(), runtime, refine=refine)
+
+
+def find_noise(
+    config: TrainConfig, train: ImageSet, runtime: Runtime | None = None, *, refine: bool = True
+) -> NoiseReport:
+    """`fdiv_noisy.estimate` on `train`, with the network of `config` where the images are not grey ones for the cnn.
+
+    With several processes each examines the labels, and that of rank 0 speaks for all.
+
+    Raises:
+        UserError: There are too few samples, or the network does not take such images.
+    """
+    channels, height, _ = train.shape
+    simple = config.network == "cnn" and channels == 1
+    show = config.progress and sys.stderr.isatty() and (runtime is None or runtime.is_main)
+    with tqdm(desc="examining the noise", unit=" epochs", disable=not show, leave=False) as bar:
+
+        def on_epoch(fold: int, epoch: int, loss: float) -> None:
+            bar.set_postfix(network=fold + 1, loss=f"{loss:.3f}")
+            bar.update()
+
+        try:
+            report = estimate(
+                train.images,
+                train.labels,
+                train.num_classes,
+                make_model=None
+                if simple
+                else functools.partial(networks.build, config.network, channels, height, train.num_classes),
+                refine=refine,
+                device=None if runtime is None else runtime.device,
+                seed=config.seed,
+                on_epoch=on_epoch,
+            )
+        except ValueError as error:
+            raise UserError(f"the noise of {config.data} cannot be found: {error}") from error
+    return report if runtime is None else runtime.from_main(report)
+
+
+def _pairs(config: TrainConfig, transition: Transition | None, report: NoiseReport | None) -> Tensor:
+    """The pairs (P, 2) of pair-conditional: those found in the labels, or those of the matrix that was given."""
+    if report is not None:
+        pairs, where = report.pairs, f"the noise looks {report.structure}"
+    else:
+        assert transition is not None
+        pairs, where = (
+            find_pairs(as_matrix(transition)).pairs,
+            f"the matrix of --correction {config.correction} has none",
+        )
+    if len(pairs) == 0:
+        raise UserError(f"pair-conditional needs labels that flip in pairs, but {where}")
+    return pairs
+
+
+def _transition(config: TrainConfig, noisy: NoisySet, report: NoiseReport | None) -> Transition | None:
+    if report is not None:
+        return report.transition
+    if config.correction in ("none", "estimate"):
+        return None
+    if config.correction == "true":
+        if noisy.clean is None:
+            raise UserError(f"--correction true needs clean labels, and {config.data} has none")
+        return _structured(describe(noisy.train.labels, noisy.clean, noisy.num_classes))
+    return _read_matrix(config.correction, noisy.num_classes)
+
+
+def _structured(found: NoiseSummary) -> Transition:
+    """The noise as the model that fits it, which corrects with less variance than the plain matrix."""
+    assert found.transition is not None
+    assert found.pairs is not None
+    uniform, uniform_residual = fit_uniform(found.transition)
+    if uniform_residual < STRUCTURE_FITS:
+        return uniform
+    sparse, sparse_residual = fit_sparse(found.transition, found.pairs)
+    return sparse if sparse_residual < STRUCTURE_FITS else found.transition
+
+
+def _read_matrix(path: str, num_classes: int) -> Tensor:
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"--correction {path}: expected none, estimate, true or the path of a matrix, and no such file")
+    try:
+        if path.endswith(".npy"):
+            import numpy
+
+            matrix = torch.from_numpy(numpy.load(path, allow_pickle=False)).float()
+        else:
+            matrix = torch.load(path, map_location="cpu", weights_only=True).float()
+        check_matrix(matrix)
+    except Exception as error:
+        raise UserError(f"--correction {path} holds no transition matrix: {error}") from error
+    if len(matrix) != num_classes:
+        raise UserError(f"--correction {path} has {len(matrix)} classes, the data {num_classes}")
+    return matrix

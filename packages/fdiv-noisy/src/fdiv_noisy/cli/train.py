@@ -1,0 +1,230 @@
+"""`fdiv-noisy train`: a classifier from noisy labels."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+from robustvision_core.data import Batch, DeviceBatches, FileBatches, ImageFiles, affine_augment
+from robustvision_core.errors import UserError
+from robustvision_core.run.folder import Run, load_checkpoint, load_part
+from robustvision_core.run.loop import fit
+from robustvision_core.run.metrics import accuracy, predict
+from robustvision_core.run.runtime import Runtime, channels_last, derive_seed
+from torch import Tensor, nn
+
+from fdiv_noisy.cli import criteria, plots
+from fdiv_noisy.cli.data import Images, NoisySet, load
+from fdiv_noisy.cli.evaluate import confusion_on_test, ordered_batches, summarise
+from fdiv_noisy.cli.recipes import TrainConfig
+from fdiv_noisy.losses.f_divergence import FDivergenceLoss
+from fdiv_noisy.networks import build
+from fdiv_noisy.schedules import WarmUp
+
+TrainBatches = DeviceBatches | FileBatches
+
+
+class PeerBatch(NamedTuple):
+    """A batch and the two that algorithm 1 takes beside it.
+
+    Attributes:
+        batch: Images with their labels.
+        peer_images: (B, C, H, W) images of a second batch.
+        peer_labels: (B,) labels of a third.
+    """
+
+    batch: Batch
+    peer_images: Tensor
+    peer_labels: Tensor
+
+
+class PeerBatches:
+    """Each batch with the images and labels of two others, drawn in orders of their own."""
+
+    def __init__(self, batches: TrainBatches, images: TrainBatches, labels: TrainBatches) -> None:
+        self.parts = (batches, images, labels)
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[PeerBatch]:
+        """The batches of one epoch from number `start` on."""
+        for batch, images, labels in zip(*(part.epoch(epoch, start) for part in self.parts), strict=True):
+            yield PeerBatch(batch, images.images, labels.labels)
+
+
+class Step(nn.Module):
+    """One forward pass and its loss.
+
+    Args:
+        network: Images to logits.
+        criterion: Logits and labels to the loss.
+    """
+
+    def __init__(self, network: nn.Module, criterion: WarmUp) -> None:
+        super().__init__()
+        self.network = network
+        self.criterion = criterion
+
+    def forward(self, batch: Batch | PeerBatch) -> Tensor:
+        """The loss."""
+        if isinstance(batch, Batch):
+            return self.criterion(self.network(batch.images), batch.labels)
+        own, peer_images, peer_labels = batch
+        if self.criterion.epoch < self.criterion.epochs:
+            return self.criterion(self.network(own.images), own.labels)
+        peers = {"peer_logits": self.network(peer_images), "peer_targets": peer_labels}
+        return self.criterion(self.network(own.images), own.labels, **peers)
+
+
+def train(config: TrainConfig) -> pathlib.Path:
+    """Train as `config` says, test once on clean labels, and return the run folder."""
+    with Runtime.session(config.device, config.precision, config.seed) as runtime:
+        noisy = load(config)
+        run = config.open_run(f"fdiv-noisy-{config.loss}", runtime)
+        criterion, report = criteria.build(config, noisy, runtime)
+        if runtime.is_main and report is not None:
+            sys.stdout.write(f"{report}\n")
+        step = Step(make_network(config, noisy.train), criterion)
+        records = fit_on(config, noisy, runtime, run, step)
+        if runtime.is_main:
+            finish(config, noisy, runtime, run, step, records, report)
+        runtime.barrier()
+        return run.folder
+
+
+def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
+    """Train `step` on the noisy set; records of the epochs."""
+    batches = make_batches(config, noisy.train, runtime, peers=takes_peers(step.criterion))
+    first = batches.parts[0] if isinstance(batches, PeerBatches) else batches
+    wrapped = runtime.wrap(step)
+    if runtime.device.type == "cuda":
+        channels_last(step.network)
+    optimizer = make_optimizer(config, step)
+    held = None if noisy.val is None else ordered_batches(config, noisy.val, first.mean, first.std, runtime)
+
+    def validate() -> dict[str, float]:
+        assert held is not None
+        assert noisy.val is not None
+        labels = noisy.val.labels.to(runtime.device)
+        logits = predict(step.network, held.epoch(0), runtime)
+        share = float((logits.argmax(1) == labels).float().mean())
+        return {"val_score": selection_score(step.criterion.then, logits, labels), "val_noisy_accuracy": share}
+
+    return fit(
+        wrapped,
+        optimizer,
+        batches,
+        epochs=config.epochs,
+        runtime=runtime,
+        run=run,
+        scheduler=make_scheduler(config, optimizer),
+        validate=None if held is None else validate,
+        monitor=None if held is None else "val_score",
+        on_epoch=step.criterion.set_epoch,
+        progress=config.progress,
+    )
+
+
+def selection_score(criterion: nn.Module, logits: Tensor, labels: Tensor) -> float:
+    """What the best epoch is chosen by, on noisy labels: the divergence, or minus the loss where there is none."""
+    if isinstance(criterion, FDivergenceLoss):
+        return float(criterion.divergence(logits, labels))
+    return -float(criterion(logits, labels))
+
+
+def make_network(config: TrainConfig, data: Images) -> nn.Module:
+    """The network of `config`, with the weights of `init` if one is named."""
+    side = config.image_size
+    channels, height, width = (3, side, side) if isinstance(data, ImageFiles) else data.shape
+    if height != width:
+        raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
+    try:
+        network = build(config.network, channels, height, len(data.classes))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if config.init:
+        load_part(network, config.init)
+    return network
+
+
+def takes_peers(criterion: WarmUp) -> bool:
+    """Whether the loss after the warm-up wants the further batches of algorithm 1."""
+    return isinstance(criterion.then, FDivergenceLoss) and criterion.then.product == "external"
+
+
+def make_batches(
+    config: TrainConfig, data: Images, runtime: Runtime, *, peers: bool = False
+) -> TrainBatches | PeerBatches:
+    """Shuffled training batches, with `peers` those of algorithm 1 beside them."""
+    options: dict[str, Any] = {
+        "shuffle": True,
+        "rank": runtime.rank,
+        "world_size": runtime.world_size,
+        "augment": affine_augment() if config.augment else None,
+        "device": runtime.device,
+    }
+
+    def make(name: str) -> TrainBatches:
+        seed = derive_seed(config.seed, name)
+        if isinstance(data, ImageFiles):
+            more = {"image_size": config.image_size, "random_crop": True}
+            return FileBatches(data, config.batch_size, seed=seed, **more, **options)
+        return DeviceBatches(data, config.batch_size, seed=seed, **options)
+
+    if not peers:
+        return make("order")
+    return PeerBatches(make("order"), make("peer images"), make("peer labels"))
+
+
+def make_optimizer(config: TrainConfig, step: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of `config`."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(step.parameters(), config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(step.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
+
+
+def make_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+    """The steps of the learning rate."""
+
+    def factor(epoch: int) -> float:
+        passed = [value for share, value in config.lr_steps if epoch >= round(share * config.epochs)]
+        return passed[-1] if passed else 1.0
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def finish(
+    config: TrainConfig,
+    noisy: NoisySet,
+    runtime: Runtime,
+    run: Run,
+    step: Step,
+    records: list[dict],
+    report: Any,
+) -> None:
+    """Test the last and the selected epoch on clean labels, and write summary and pictures."""
+    network = step.network
+    last = confusion_on_test(config, network, noisy, runtime)
+    summary: dict[str, Any] = {
+        "loss": config.loss,
+        "noise": config.noise,
+        "wrong_labels": noisy.wrong_labels,
+        "seed": config.seed,
+        "final": summarise(last, noisy.test.classes),
+    }
+    if report is not None:
+        summary["found"] = str(report)
+    if run.best_path.exists():
+        load_part(network, run.best_path)
+        selected = confusion_on_test(config, network, noisy, runtime)
+        summary["selected"] = summarise(selected, noisy.test.classes)
+        summary["selected"]["epoch"] = load_checkpoint(run.best_path)["record"]["epoch"]
+    run.write_summary(summary | {"config": asdict(config)})
+    plots.training(records, run.plot_path("training"))
+    plots.confusion(last, noisy.test.classes, run.plot_path("confusion"), accuracy(last))
+    sys.stdout.write(f"clean test accuracy {100 * accuracy(last):.2f} % (last epoch); run folder {run.folder}\n")

@@ -1,0 +1,1 @@
+"""The f-divergence losses, the pair-conditional loss, and their rivals."""

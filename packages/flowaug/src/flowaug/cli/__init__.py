@@ -1,0 +1,43 @@
+"""The command line; needs `pip install "flowaug[train]"` for all but its help."""
+
+from __future__ import annotations
+
+import sys
+
+COMMANDS = {
+    "demo": (
+        "learn how far turned sprites may turn, with and without",
+        ".demo:demo",
+        ".demo:DemoConfig",
+    ),
+    "train": (
+        "train a classifier with the augmentations of every image",
+        ".train:train",
+        ".recipes:TrainConfig",
+    ),
+    "evaluate": (
+        "test a trained model, under rotation too",
+        ".evaluate:evaluate",
+        ".evaluate:EvaluateConfig",
+    ),
+    "align": ("bring test images into a common pose", ".align:align", ".align:AlignConfig"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `flowaug` and return its exit status."""
+    try:
+        from robustvision_core.cli import dispatch
+    except ModuleNotFoundError:
+        return _without_extra(sys.argv[1:] if argv is None else argv)
+    return dispatch("flowaug", COMMANDS, argv)
+
+
+def _without_extra(argv: list[str]) -> int:
+    install = 'pip install "flowaug[train]"'
+    if argv and argv[0] not in ("-h", "--help"):
+        sys.stderr.write(f"flowaug: error: the command line needs an extra: {install}\n")
+        return 2
+    verbs = "".join(f"  {verb:<14} {text}\n" for verb, (text, *_) in COMMANDS.items())
+    sys.stdout.write(f"usage: flowaug VERB [options]\n\n{verbs}\nThe verbs need an extra: {install}\n")
+    return 0 if argv else 2

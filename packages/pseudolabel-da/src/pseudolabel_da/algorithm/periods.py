@@ -1,0 +1,204 @@
+"""One period: from probabilities over the pool to a selection, its record and the pool's next state."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pseudolabel_da.algorithm.pool import PseudoLabelPool, class_counts
+from pseudolabel_da.algorithm.settings import Settings
+from pseudolabel_da.diagnosis.alerts import CollapseWarning, StalledWarning
+from pseudolabel_da.diagnosis.diagnostics import (
+    PeriodRecord,
+    Verdict,
+    check_truth,
+    class_spread,
+    diagnose,
+    marginal_drift,
+)
+from pseudolabel_da.selection.rule import Selection, Selector, most_confident
+from pseudolabel_da.selection.shares import select_most_confident, select_top
+
+
+class PeriodContext(NamedTuple):
+    """What a period knows besides the probabilities.
+
+    Attributes:
+        epoch: The current one, from 0.
+        accuracy: On source validation data, or None.
+        ceiling: Of confidence.
+        weight: (N,) domain weights, or None.
+        history: Records of the periods before.
+        truth: (N,) true labels, for the record alone, or None.
+    """
+
+    epoch: int
+    accuracy: float | None = None
+    ceiling: float = 1.0
+    weight: Tensor | None = None
+    history: tuple[PeriodRecord, ...] = ()
+    truth: Tensor | None = None
+
+
+def advance(
+    pool: PseudoLabelPool, selector: Selector, probs: Tensor, settings: Settings, context: PeriodContext
+) -> PeriodRecord:
+    """Select among the pool by probabilities (N, K), update it, and say what happened (Algorithm 1, lines 5-13).
+
+    Without `relabel` only samples that have no label yet are candidates; the others serve the diagnostics. A pool
+    without candidates records a period that selects nothing.
+
+    Raises:
+        ValueError: The probabilities do not fit the pool.
+    """
+    if probs.shape != (len(pool), pool.classes):
+        raise ValueError(f"expected probabilities ({len(pool)}, {pool.classes}), got {tuple(probs.shape)}")
+    rows = None if settings.relabel else pool.remaining()
+    candidates = probs if rows is None else probs[rows]
+    taken = None if rows is None else pool.histogram()
+    selection = _select(selector, candidates, context, rows, taken)
+    flip_rate, marginal = _against_last(pool, probs)
+    record = _measure(pool, selection, taken, context)
+    record.flip_rate, record.drift = flip_rate, marginal_drift(marginal, pool.marginal)
+    record.verdict = diagnose(record, list(context.history), settings.limits)
+    remedied = _remedy(selection, record, candidates, taken, settings)
+    if remedied is not None:
+        selection, name = remedied
+        after = _measure(pool, selection, taken, context)
+        after.flip_rate, after.drift, after.verdict, after.remedy = flip_rate, record.drift, record.verdict, name
+        record = after
+    pool.update(selection, rows, context.weight)
+    pool.marginal.copy_(marginal)
+    if context.truth is not None:
+        check_truth(record, pool.labels, pool.given == record.period, context.truth)
+    _warn(record)
+    return record
+
+
+def _select(
+    selector: Selector, candidates: Tensor, context: PeriodContext, rows: Tensor | None, taken: Tensor | None
+) -> Selection:
+    if len(candidates) == 0:
+        labels, confidence = candidates.new_zeros(0, dtype=torch.long), candidates.new_zeros(0)
+        return Selection(labels.bool(), labels, confidence, confidence.new_tensor(torch.inf))
+    weight = context.weight
+    return selector.select(
+        candidates,
+        accuracy=context.accuracy,
+        period=len(context.history),
+        ceiling=context.ceiling,
+        taken=taken,
+        weight=weight if weight is None or rows is None else weight[rows],
+    )
+
+
+def _against_last(pool: PseudoLabelPool, probs: Tensor) -> tuple[float | None, Tensor]:
+    """Share of held labels that the model contradicts, and the mean prediction (K,) over the pool."""
+    if len(pool) == 0:
+        return None, torch.zeros_like(pool.marginal)
+    labels, _ = most_confident(probs)
+    flips, held = torch.stack([(pool.selected & (labels != pool.labels)).sum(), pool.selected.sum()]).tolist()
+    valid = ~probs.isnan().any(1)
+    mean = torch.where(valid[:, None], probs, 0).sum(0, dtype=torch.float64) / valid.sum().clamp_min(1)
+    return (flips / held if held else None), mean
+
+
+def _measure(pool: PseudoLabelPool, selection: Selection, taken: Tensor | None, context: PeriodContext) -> PeriodRecord:
+    counts = class_counts(selection.labels.masked_fill(~selection.mask, -1), pool.classes)
+    histogram = counts if taken is None else counts + taken
+    finite = selection.confidence.isfinite()
+    best = selection.confidence.amax().double() if finite.numel() else torch.tensor(-torch.inf)
+    selected, invalid = int(counts.sum()), int((~finite).sum())
+    total = int(histogram.sum())
+    return PeriodRecord(
+        epoch=context.epoch,
+        period=len(context.history),
+        pool=len(pool),
+        candidates=selection.mask.numel(),
+        selected=selected,
+        total=total,
+        share=total / max(len(pool), 1),
+        source_accuracy=context.accuracy,
+        threshold=_plain(selection.threshold),
+        ceiling=context.ceiling,
+        max_confidence=float(best) if bool(best.isfinite()) else None,
+        invalid=invalid,
+        class_histogram=histogram.tolist(),
+        **class_spread(histogram)._asdict(),
+        flip_rate=None,
+        drift=None,
+        by_rank=selection.by_rank,
+    )
+
+
+def _plain(threshold: Tensor) -> float | list[float | None] | None:
+    values = [v if abs(v) != float("inf") else None for v in threshold.double().reshape(-1).tolist()]
+    return values if threshold.ndim else values[0]
+
+
+def _remedy(
+    selection: Selection, record: PeriodRecord, candidates: Tensor, taken: Tensor | None, settings: Settings
+) -> tuple[Selection, str] | None:
+    """Another selection and its name, where the settings ask for one."""
+    if record.selected == 0 and record.candidates and settings.on_empty == "relax":
+        count = max(int(settings.relax_share * record.pool), 1)
+        return select_most_confident(candidates, count), "relaxed"
+    if record.verdict is Verdict.FEW_CLASSES and record.selected and settings.on_collapse == "rebalance":
+        return select_top(candidates, even_quota(record.selected, taken, candidates)), "rebalanced"
+    return None
+
+
+def even_quota(selected: int, taken: Tensor | None, candidates: Tensor) -> Tensor:
+    """(K,) how many more of each class make the set even, `selected` more in all but for rounding up."""
+    classes = candidates.shape[1]
+    taken = torch.zeros(classes, dtype=torch.long, device=candidates.device) if taken is None else taken
+    even = -(-(selected + int(taken.sum())) // classes)
+    return (even - taken).clamp_min(0)
+
+
+def stop_reason(record: PeriodRecord, barren: int, settings: Settings) -> str:
+    """Why training ends with this period, the last of `barren` in a row that added nothing; empty if it goes on."""
+    if settings.on_collapse == "stop" and record.verdict is not Verdict.HEALTHY:
+        return f"the pseudo-labels are {record.verdict.value}"
+    if settings.patience_periods is not None and barren >= settings.patience_periods:
+        return f"{barren} periods in a row added nothing"
+    return ""
+
+
+def _warn(record: PeriodRecord) -> None:
+    where = f"period {record.period} (epoch {record.epoch})"
+    if record.selected == 0 and record.candidates:
+        warnings.warn(
+            f"{where} selected none of {record.candidates} samples: largest confidence {record.max_confidence}, "
+            f"threshold {record.threshold}, ceiling of label smoothing {record.ceiling:.3f}. "
+            "Lower rho or the label smoothing, make the threshold ceiling_aware, or take ClassBalancedShare",
+            StalledWarning,
+            stacklevel=3,
+        )
+    if record.invalid:
+        warnings.warn(
+            f"{where}: {record.invalid} of {record.candidates} samples have logits that are not numbers",
+            CollapseWarning,
+            stacklevel=3,
+        )
+    if record.verdict is not Verdict.HEALTHY and record.candidates:
+        remedy = f"; {record.remedy}" if record.remedy else ""
+        warnings.warn(f"{where}: {_REASONS[record.verdict](record)}{remedy}", CollapseWarning, stacklevel=3)
+
+
+_REASONS = {
+    Verdict.LIBERAL: lambda r: (
+        f"{r.share:.0%} of the pool has a pseudo-label and the model contradicts {r.flip_rate:.0%} of them"
+    ),
+    Verdict.FEW_CLASSES: lambda r: (
+        f"the largest class holds {r.max_share:.0%} of the pseudo-labels, {r.empty_classes} of "
+        f"{len(r.class_histogram)} classes have none"
+    ),
+    Verdict.HYPER_CONSERVATIVE: lambda r: (
+        f"{r.selected} of {r.candidates} samples selected at threshold {r.threshold}; "
+        f"label smoothing caps confidence near {r.ceiling:.3f}"
+    ),
+}

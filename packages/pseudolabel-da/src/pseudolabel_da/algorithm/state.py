@@ -1,0 +1,143 @@
+"""What a run knows: its data, where it stands, and what it hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pseudolabel_da.algorithm.pool import PseudoLabelPool
+from pseudolabel_da.algorithm.samples import Samples, as_samples, joined
+from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
+
+
+@dataclass
+class Progress:
+    """Where training stands, in plain values.
+
+    Attributes:
+        pretrain_epoch: Epochs of `pretrain` done.
+        epoch: Epochs of `fit` done.
+        smoothing: Label smoothing that the model was last trained with, or None.
+        barren: Periods in a row that added nothing.
+        best_score: Best score of the phase that runs, or None.
+        best_epoch: The epoch that gave it, from 1.
+        stopped: Why training ended before its last epoch, or nothing.
+    """
+
+    pretrain_epoch: int = 0
+    epoch: int = 0
+    smoothing: float | None = None
+    barren: int = 0
+    best_score: float | None = None
+    best_epoch: int = 0
+    stopped: str = ""
+
+
+@dataclass
+class Domains:
+    """The data of one call of `fit`.
+
+    Attributes:
+        source: Labelled source samples, then the labelled target samples.
+        own: Number of the former.
+        labeled: Number of the latter.
+        val: Labelled source samples to validate on, or None.
+        target: Unlabelled target samples.
+        accuracy: Stands for that on `val` where there is none.
+        truth: (N,) true labels of the target samples, for records alone, or None.
+    """
+
+    source: Samples
+    own: int
+    labeled: int
+    val: Samples | None
+    target: Samples
+    accuracy: float | None = None
+    truth: Tensor | None = None
+
+    def check(self, checkpoint: str, began: int | None) -> None:
+        """Raise ValueError where they do not fit the checkpoint, or the number of target samples a run began with."""
+        size = len(self.target)
+        if began is not None and began != size:
+            raise ValueError(f"the run began with {began} target samples, got {size}: give the same ones")
+        if self.val is None and checkpoint == "source_accuracy":
+            raise ValueError("checkpoint='source_accuracy' needs a source_val that is not empty")
+        if size == 0 and checkpoint not in ("last", "source_accuracy"):
+            raise ValueError(f"checkpoint={checkpoint!r} needs target samples, got none")
+
+
+def make_domains(
+    source: Any,
+    val: Any,
+    target: Any,
+    labeled: Any = None,
+    accuracy: float | None = None,
+    truth: Tensor | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Domains:
+    """The data of a run from what `IncrementalPseudoLabeler.fit` takes.
+
+    Raises:
+        ValueError: There are no source samples, validation samples have no labels, or the true labels are not as many
+            as the target samples.
+    """
+    own = as_samples(source, device, workers)
+    more = None if labeled is None else as_samples(labeled, device, workers)
+    held = None if val is None else as_samples(val, device, workers)
+    pool = as_samples(target, device, workers)
+    if len(own) == 0:
+        raise ValueError("source_train is empty: give labelled source samples")
+    if truth is not None and truth.shape != (len(pool),):
+        raise ValueError(f"target_labels must have shape ({len(pool)},), got {tuple(truth.shape)}")
+    held = held if held is not None and len(held) else None
+    if held is not None and next(held.stream([torch.tensor([0])]))[1] is None:
+        raise ValueError("source_val has no labels: give (inputs, labels), a dataset of such pairs, or None")
+    return Domains(joined(own, more), len(own), 0 if more is None else len(more), held, pool, accuracy, truth)
+
+
+@dataclass
+class FitResult:
+    """What `fit` did.
+
+    Attributes:
+        periods: One record a selection.
+        epochs: `{"epoch", "steps", "loss", "score"}` of each epoch; the loss is the mean over its steps, None without.
+        rows: (P,) target samples that have a pseudo-label.
+        labels: (P,) these.
+        confidences: (P,) at the time they were given.
+        best_epoch: Whose model was kept, from 1; the last one's unless a checkpoint was asked for.
+        stopped: Why it ended early, or nothing.
+    """
+
+    periods: list[PeriodRecord]
+    epochs: list[dict[str, Any]]
+    rows: Tensor
+    labels: Tensor
+    confidences: Tensor
+    best_epoch: int
+    stopped: str = ""
+
+    @classmethod
+    def of(
+        cls, pool: PseudoLabelPool, periods: list[PeriodRecord], epochs: list[dict[str, Any]], progress: Progress
+    ) -> FitResult:
+        """The result of a run that stands where `progress` says."""
+        rows = pool.rows()
+        kept = progress.best_epoch, progress.stopped
+        return cls(periods, epochs, rows, pool.labels[rows], pool.confidence[rows], *kept)
+
+    def summary(self) -> str:
+        """A line for each period."""
+        lines = []
+        for r in self.periods:
+            wrong = "" if r.wrong is None else f", {r.wrong} wrong"
+            lines.append(
+                f"epoch {r.epoch}: {r.selected} selected{wrong}, {r.total} of {r.pool} in all, "
+                f"{r.effective_classes:.1f} effective classes, {r.verdict.value}"
+            )
+        return "\n".join([*lines, f"stopped: {self.stopped}"] if self.stopped else lines)

@@ -1,0 +1,106 @@
+"""The data of a run: what is trained on, and, kept apart from it, what is only reported on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from robustvision_core.data import DomainPair, ImageSet, load_domains, long_tail, split_labelled, subset
+from robustvision_core.errors import UserError
+from torch import Tensor
+
+from pseudolabel_da.algorithm.samples import TensorSamples, as_samples, joined
+from pseudolabel_da.cli.recipes import TrainConfig
+from pseudolabel_da.selection.shares import ClassBalancedShare
+
+COLOURED = ("mnist-mnistm", "fashion-fashionm")
+
+
+@dataclass(frozen=True)
+class AdaptationData:
+    """A domain pair, dealt out.
+
+    Attributes:
+        labelled: Source samples, then the labelled target samples: what has labels in training.
+        own: Number of the former.
+        extra: Number of the latter.
+        val: Labelled source samples to validate on.
+        target: Unlabelled target samples; they hold no labels.
+        truth: (N,) labels of those, for the records alone.
+        source_test: To report on.
+        target_test: To report on.
+    """
+
+    labelled: TensorSamples
+    own: int
+    extra: int
+    val: TensorSamples
+    target: TensorSamples
+    truth: Tensor
+    source_test: ImageSet
+    target_test: ImageSet
+
+
+def load(config: TrainConfig, device: torch.device | str = "cpu") -> AdaptationData:
+    """The data that `config` asks for, on a device."""
+    return deal(config, load_pair(config), device)
+
+
+def load_pair(config: TrainConfig) -> DomainPair:
+    """The domain pair that `config` names."""
+    options: dict[str, Any] = {"seed": config.data_seed}
+    kind = config.data.split(":")[0]
+    options["image_size" if kind == "folder" else "size"] = config.image_size
+    if kind in COLOURED:
+        options["protocol"] = config.protocol
+    return load_domains(config.data, config.data_root or None, config.download, **options)
+
+
+def deal(config: TrainConfig, pair: DomainPair, device: torch.device | str = "cpu") -> AdaptationData:
+    """The parts of `pair` that a run uses.
+
+    Raises:
+        UserError: More samples are asked for than there are, all of the target would be labelled, or the prior is of
+            another number of classes.
+    """
+    _check_prior(config, pair.target_test.num_classes)
+    target = pair.target_train
+    if config.target_imbalance > 1:
+        target = long_tail(target, config.target_imbalance)
+    target = _cut(target, config.target_size, config.data_seed)
+    if config.method == "target":
+        source, val = target, pair.target_val
+        labelled, rest = target.take([]), target
+    else:
+        source, val = _cut(pair.source_train, config.source_size, config.data_seed), pair.source_val
+        amount = config.labelled if config.labelled < 1 else int(config.labelled)
+        labelled, rest = split_labelled(target, amount, seed=config.data_seed)
+    if len(rest) < 2:
+        raise UserError(f"labelled {config.labelled:g} leaves {len(rest)} unlabelled target samples: lower it")
+    samples = joined(as_samples(source, device), as_samples(labelled, device))
+    assert isinstance(samples, TensorSamples)  # both are tensors of one shape
+    return AdaptationData(
+        labelled=samples,
+        own=len(source),
+        extra=len(labelled),
+        val=TensorSamples(val.images.to(device), val.labels.to(device)),
+        target=TensorSamples(rest.images.to(device)),
+        truth=rest.labels.to(device),
+        source_test=pair.source_test,
+        target_test=pair.target_test,
+    )
+
+
+def _check_prior(config: TrainConfig, classes: int) -> None:
+    selector = config.make_selector()
+    prior = selector.prior if config.method == "pseudo" and isinstance(selector, ClassBalancedShare) else None
+    if prior is not None and prior != "predicted" and len(prior) != classes:
+        raise UserError(f"prior has {len(prior)} shares, {config.data} has {classes} classes: give one each")
+
+
+def _cut(data: ImageSet, size: int, seed: int) -> ImageSet:
+    """`size` samples, or all for 0; not by class, which would take the target's labels."""
+    if size > len(data):
+        raise UserError(f"{data.name} has {len(data)} samples, {size} were asked for")
+    return subset(data, size, seed, stratified=False) if size else data

@@ -1,0 +1,138 @@
+"""`pseudolabel-da train`: a classifier for one domain from labels of another."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from robustvision_core.errors import UserError
+from robustvision_core.run.folder import Run, load_checkpoint, load_part
+from robustvision_core.run.loop import fit
+from robustvision_core.run.metrics import accuracy
+from robustvision_core.run.runtime import Runtime, channels_last
+from torch import Tensor, nn
+
+from pseudolabel_da.cli import plots
+from pseudolabel_da.cli.data import AdaptationData, load
+from pseudolabel_da.cli.evaluate import summarise
+from pseudolabel_da.cli.phases import Phases, confusion_on, make_reader
+from pseudolabel_da.cli.recipes import TrainConfig
+from pseudolabel_da.cli.step import NETWORK, Step, make_step
+from pseudolabel_da.diagnosis.diagnostics import Verdict
+from pseudolabel_da.networks import build
+
+
+def train(config: TrainConfig) -> pathlib.Path:
+    """Train and adapt as `config` says, test once on both domains, and return the run folder."""
+    with Runtime.session(config.device, config.precision, config.seed) as runtime:
+        data = load(config, runtime.device)
+        run = config.open_run(f"pseudolabel-da-{config.method}", runtime)
+        step = new_step(config, data, runtime)
+        records = fit_on(config, data, runtime, run, step)
+        if runtime.is_main:
+            finish(config, data, runtime, run, step, records)
+        runtime.barrier()
+        return run.folder
+
+
+def new_step(config: TrainConfig, data: AdaptationData, runtime: Runtime) -> Step:
+    """The step of `config`, with a new network or that of `init`."""
+    network = make_network(config, data)
+    if config.init:
+        load_part(network, config.init, NETWORK)
+    return make_step(config, network, len(data.target), data.target_test.num_classes, runtime.device)
+
+
+def make_network(config: TrainConfig, data: AdaptationData) -> nn.Module:
+    """The network of `config` for images and classes as in `data`."""
+    channels, height, width = data.target_test.shape
+    if height != width:
+        raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
+    try:
+        return build(config.network, channels, height, data.target_test.num_classes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def fit_on(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
+    """Train `step` on the data; records of the epochs of both phases."""
+    wrapped = runtime.wrap(step)
+    channels_last(step.network)
+    optimizer = torch.optim.AdamW(step.parameters(), config.lr, weight_decay=config.weight_decay)
+    phases = Phases(config, data, step, optimizer, runtime)
+    return fit(
+        wrapped,
+        optimizer,
+        phases,
+        epochs=phases.total,
+        runtime=runtime,
+        run=run,
+        validate=phases.validate,
+        monitor=None if config.select == "last" else "score",
+        on_epoch=phases.begin,
+        progress=config.progress,
+    )
+
+
+def finish(
+    config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run, step: Step, records: list[dict]
+) -> None:
+    """Test the last and the selected epoch on both domains, and write summary and pictures."""
+    found, summary = report(config, data, runtime, step)
+    classes = data.target_test.classes
+    if run.best_path.exists():
+        load_part(step.network, run.best_path, NETWORK)
+        found = confusions(data, runtime, step.network)
+        chosen = load_checkpoint(run.best_path)["record"]["epoch"]
+        summary["selected"] = {name: summarise(counts, classes) for name, counts in found.items()} | {"epoch": chosen}
+    run.write_summary(summary | {"config": asdict(config)})
+    plots.training(records, config.pretrain, run.plot_path("training"))
+    plots.periods(step.state.periods, run.plot_path("periods"))
+    for name, counts in found.items():
+        plots.confusion(counts, classes, run.plot_path(f"confusion_{name}"), f"{name} test set")
+    if step.state.start:
+        start = torch.tensor(step.state.start)
+        plots.confusion(start, classes, run.plot_path("confusion_start"), "target test set, before adaptation")
+    kept = "last" if config.select == "last" else f"selected by {config.select}"
+    before = f" (before adaptation {summary['start']:.2%})" if "start" in summary else ""
+    sys.stdout.write(
+        f"{kept} epoch: accuracy on the target {accuracy(found['target']):.2%}{before}, "
+        f"on the source {accuracy(found['source']):.2%}; run folder {run.folder}\n"
+    )
+
+
+def report(
+    config: TrainConfig, data: AdaptationData, runtime: Runtime, step: Step
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The confusions (K, K) of the last epoch by domain, and the summary of the run."""
+    state, classes = step.state, data.target_test.classes
+    found = confusions(data, runtime, step.network)
+    summary: dict[str, Any] = {
+        "method": config.method,
+        "seed": config.seed,
+        "samples": {"source": data.own, "labelled target": data.extra, "unlabelled target": len(data.target)},
+        "final": {name: summarise(counts, classes) for name, counts in found.items()},
+        "stopped": state.stopped,
+        "verdict": verdict(state.periods),
+        "periods": [record.as_dict() for record in state.periods],
+    }
+    if state.start:
+        summary["start"] = accuracy(torch.tensor(state.start))
+    return found, summary
+
+
+def confusions(data: AdaptationData, runtime: Runtime, network: nn.Module) -> dict[str, Tensor]:
+    """Counts (K, K) over the test set of each domain."""
+    reader = make_reader(network, runtime)
+    return {domain: confusion_on(reader, data, domain) for domain in ("source", "target")}
+
+
+def verdict(periods: list) -> str | None:
+    """The last verdict that is not healthy, else healthy; None without a period."""
+    if not periods:
+        return None
+    failures = [record.verdict for record in periods if record.verdict is not Verdict.HEALTHY]
+    return (failures[-1] if failures else Verdict.HEALTHY).value

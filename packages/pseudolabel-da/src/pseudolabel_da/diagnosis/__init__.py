@@ -1,0 +1,1 @@
+"""Whether the pseudo-labels can be trusted: records, warnings, and validators that need no target label."""

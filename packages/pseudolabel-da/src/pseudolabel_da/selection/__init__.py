@@ -1,0 +1,1 @@
+"""Which predictions become pseudo-labels: one rule a file."""

@@ -1,0 +1,90 @@
+"""From the words of a command line to the verb that runs.
+
+A package gives a table of its verbs. Nothing heavy is imported before a verb runs: its configuration is parsed first,
+so that `--help` and a refused option answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from robustvision_core.cli.launch import launch
+from robustvision_core.cli.parsing import parse
+from robustvision_core.errors import UserError, unknown_name
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+Verbs = Mapping[str, tuple[str, str, str]]
+"""Verb (one word or several) to (one-line help, `"module:function"`, `"module:Configuration"`); a module with a dot
+before it is of the package's `cli`. The function takes the configuration, a frozen dataclass, whose module must import
+nothing heavy."""
+
+
+def dispatch(package: str, commands: Verbs, argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0, 2 for an error of the user, 130 after Ctrl-C, 143 after SIGTERM of
+    several processes.
+
+    Args:
+        package: The import name, as in `fdiv_noisy`.
+        commands: The table of verbs.
+        argv: The arguments; those of the process by default.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    program = package.replace("_", "-")
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(usage(program, commands))
+        return 0 if argv else EXIT_USER_ERROR
+    if argv[0] == "--version":
+        sys.stdout.write(f"{program} {importlib.import_module(package).__version__}\n")
+        return 0
+    try:
+        return _run(package, program, commands, argv)
+    except UserError as error:
+        if os.environ.get("ROBUSTVISION_TRACEBACK"):
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"{program}: error: {error}\n")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"{program}: stopped\n")
+        return EXIT_INTERRUPTED
+
+
+def usage(program: str, commands: Verbs) -> str:
+    """The text of `<dist> --help`."""
+    width = max(map(len, commands))
+    lines = [f"  {verb:<{width}}  {row[0]}" for verb, row in commands.items()]
+    return f"usage: {program} VERB [options]\n\n" + "\n".join(lines) + f"\n\n{program} VERB --help shows its options.\n"
+
+
+def split_verb(argv: Sequence[str], commands: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The verb at the head of `argv`, the longest that matches, and what follows it."""
+    for verb in sorted(commands, key=len, reverse=True):
+        words = verb.split()
+        if list(argv[: len(words)]) == words:
+            return verb, list(argv[len(words) :])
+    words = [word for word in argv[:2] if not word.startswith("-")]
+    raise unknown_name("verb", " ".join(words), commands)
+
+
+def _run(package: str, program: str, commands: Verbs, argv: list[str]) -> int:
+    verb, rest = split_verb(argv, commands)
+    _, function, config_type = commands[verb]
+    room = f"{package}.cli"
+    config = parse(_load(config_type, room), rest, f"{program} {verb}")
+    devices = getattr(config, "devices", 1)
+    if devices > 1 and "RANK" not in os.environ:
+        return launch(package, devices, argv)
+    _load(function, room)(config)
+    return 0
+
+
+def _load(target: str, room: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module, room), name)

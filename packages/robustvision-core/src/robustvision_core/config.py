@@ -1,0 +1,157 @@
+"""Configurations: frozen dataclasses, nested ones included, and their JSON.
+
+The same checks hold whether a configuration comes from the command line or from a file: the types of the fields, and
+what the dataclass itself refuses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from robustvision_core.errors import CheckpointError, UserError
+
+C = TypeVar("C")
+
+# fields that say where and how a run runs, not what it computes: a resumed run may change them
+RUN_FIELDS = frozenset({"preset", "out", "resume", "device", "devices", "data_root", "download", "progress"})
+
+
+@functools.cache
+def leaf_types(config_type: type) -> dict[str, Any]:
+    """Dotted name to type of every field of a dataclass, through the dataclasses nested in it."""
+    hints = typing.get_type_hints(config_type)
+    leaves: dict[str, Any] = {}
+    for field in dataclasses.fields(config_type):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            leaves |= {f"{field.name}.{path}": of for path, of in leaf_types(typing.cast(type, kind)).items()}
+        elif field.init:
+            leaves[field.name] = kind
+    return leaves
+
+
+def former_names(config_type: type) -> dict[str, str]:
+    """Former name to dotted name of the fields that were renamed: `ALIASES` of the dataclass."""
+    return dict(getattr(config_type, "ALIASES", {}))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as JSON would give it back: dataclasses become dicts, tuples lists, paths strings."""
+    value = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else config
+    return json.loads(json.dumps(value, default=str))
+
+
+def from_plain(config_type: type[C], held: Mapping[str, Any], where: str, program: str) -> C:
+    """The configuration that `plain` made, or an earlier version of the program.
+
+    Args:
+        config_type: The dataclass. Fields that `held` lacks take their defaults.
+        held: What a file holds; former names of fields are understood.
+        where: The file, for messages.
+        program: What writes such files, for messages.
+
+    Raises:
+        UserError: `held` has fields that the dataclass has not, or the dataclass refuses a value.
+        CheckpointError: A value is of another type than its field.
+    """
+    types = leaf_types(config_type)
+    values = _renamed(config_type, dict(flatten(held)))
+    if unknown := sorted(values.keys() - types.keys()):
+        raise UserError(f"{where} is not of {program}: it has {', '.join(unknown)}")
+    values = {name: _tuples(value) for name, value in values.items()}
+    for name, value in values.items():
+        if not fits(value, types[name]):
+            raise CheckpointError(
+                f"{where} is not of {program}: {name} is {value!r}, which is no {describe(types[name])}"
+            )
+    try:
+        return _build(config_type, values)
+    except TypeError as error:
+        raise CheckpointError(f"{where} is not of {program}: {error}") from error
+
+
+def check_same_config(
+    held: Mapping[str, Any], asked: Mapping[str, Any], where: str, free: Iterable[str] = RUN_FIELDS
+) -> None:
+    """Raise CheckpointError naming every field in which two configurations differ, but for the `free` ones."""
+    free = set(free)
+    held, asked = dict(flatten(held)), dict(flatten(asked))
+    differing = [
+        f"{name} is {held.get(name)!r} there and {asked.get(name)!r} here"
+        for name in sorted(held.keys() | asked.keys())
+        if name.split(".")[0] not in free and held.get(name) != asked.get(name)
+    ]
+    if differing:
+        raise CheckpointError(f"{where} is of another configuration: {'; '.join(differing)}")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every entry of nested mappings."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a plain value may stand in a field of type `kind`; a whole number may where a float may."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in args)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and _items_fit(value, args)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def describe(kind: Any) -> str:
+    """A type as a person would write it."""
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(kind, str(kind))
+
+
+def _items_fit(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+    if len(args) == 2 and args[1] is Ellipsis:
+        return all(fits(item, args[0]) for item in value)
+    return len(value) == len(args) and all(map(fits, value, args))
+
+
+def _renamed(config_type: type, values: dict[str, Any]) -> dict[str, Any]:
+    """`values` under today's names. A flat former name stands for the nested one that is spelled alike."""
+    types = leaf_types(config_type)
+    today = {path.replace(".", "_"): path for path in types} | former_names(config_type)
+    return {name if name in types else today.get(name, name): value for name, value in values.items()}
+
+
+def _build(config_type: type[C], values: Mapping[str, Any], prefix: str = "", default: Any = None) -> C:
+    """The dataclass with `values`, by dotted name, in place of its defaults or those of the instance `default`."""
+    hints = typing.get_type_hints(config_type)
+    arguments = {} if default is None else {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
+    for field in dataclasses.fields(config_type):  # type: ignore[arg-type]  # a dataclass
+        name, kind = f"{prefix}{field.name}", hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            own = arguments.get(field.name, field.default)
+            own = None if own is dataclasses.MISSING else own
+            arguments[field.name] = _build(typing.cast(type, kind), values, f"{name}.", own)
+        elif name in values:
+            arguments[field.name] = values[name]
+    return config_type(**arguments)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

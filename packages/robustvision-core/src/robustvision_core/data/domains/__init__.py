@@ -1,0 +1,1 @@
+"""Pairs of domains that share their classes."""

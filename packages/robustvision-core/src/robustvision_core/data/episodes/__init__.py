@@ -1,0 +1,1 @@
+"""Few-shot episodes: which images are drawn, and their batches."""

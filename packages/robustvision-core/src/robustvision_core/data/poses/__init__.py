@@ -1,0 +1,1 @@
+"""Images of objects with their poses, keypoints and cameras."""

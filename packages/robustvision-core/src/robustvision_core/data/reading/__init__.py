@@ -1,0 +1,1 @@
+"""Files to arrays: archives, downloads, image decoding, within stated limits."""

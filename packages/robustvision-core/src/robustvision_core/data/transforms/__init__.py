@@ -1,0 +1,1 @@
+"""Images to other images: augmentation, resizing, colour."""
