@@ -1,4 +1,7 @@
-"""What every test shares: one thread, a seed, real data where it is, and a pool of two processes."""
+"""What every test of the packages shares, as a pytest plugin: `pytest -p robustvision_core.testing.plugin`.
+
+One thread, a seed, warnings as errors, real data where it is, and a pool of two processes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,19 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # on a loaded machine two threads were measured ten times slower than one
-ROOT = pathlib.Path(__file__).parent
+
+MARKERS = (
+    "realdata: needs real data sets; set ROBUSTVISION_DATA to their folder",
+    "gpu: needs a CUDA device",
+    "wheels: builds every wheel and installs each alone in a fresh environment",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers, and make warnings errors."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    config.addinivalue_line("filterwarnings", "error")
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +78,7 @@ def two_ranks() -> Iterator[Callable[..., list[Any]]]:
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": port,
             }
-            command = [sys.executable, str(ROOT / "tests" / "rank_worker.py"), f"{folder}/ranks"]
+            command = [sys.executable, "-m", "robustvision_core.testing.rank_worker", f"{folder}/ranks"]
             workers.append(subprocess.Popen(command, env=environment))
         accepted = [listener.accept() for _ in workers]
         connections = dict(sorted((connection.recv(), connection) for connection in accepted))

@@ -12,6 +12,7 @@ import traceback
 from multiprocessing.connection import Client
 
 import torch
+
 from robustvision_core.run.runtime import Runtime
 
 

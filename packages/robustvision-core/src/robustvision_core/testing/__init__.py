@@ -1,0 +1,1 @@
+"""What the tests of every package share; needs pytest, which no package installs by itself."""
