@@ -53,6 +53,16 @@ wheels: setup ## build every wheel into dist and try each alone in a fresh envir
 	$(UV) build --quiet --all-packages --wheel --out-dir dist
 	UV=$(UV) $(RUN) -m pytest -m wheels tests/test_wheels.py
 
+floors: setup ## try every package with the lowest versions that it declares, on each Python at hand
+	rm -rf dist
+	$(UV) build --quiet --all-packages --wheel --out-dir dist
+	UV=$(abspath $(UV)) $(RUN) scripts/floors.py
+
+release-check: setup ## build every archive; check versions, licences, metadata, and the tests of the source archives
+	rm -rf dist
+	$(UV) build --quiet --all-packages --out-dir dist
+	UV=$(abspath $(UV)) $(RUN) scripts/release_check.py
+
 docs: setup ## build the documentation site into site/
 	.venv/bin/mkdocs build --quiet --strict
 
