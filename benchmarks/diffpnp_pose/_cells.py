@@ -9,15 +9,16 @@ import pathlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import cv2
 import torch
 from diffpnp_pose.cli.data import load
-from diffpnp_pose.cli.evaluate import Predictions, predict, score
-from diffpnp_pose.cli.recipes import TrainConfig
-from diffpnp_pose.cli.train import Step, fit_on, make_network
+from diffpnp_pose.cli.inference import Predictions, make_network, predict
+from diffpnp_pose.cli.recipes import PoseOptions, TrainConfig
+from diffpnp_pose.cli.scoring import score
+from diffpnp_pose.cli.train import Step, fit_on
 from robustvision_core.config import RUN_FIELDS
 from robustvision_core.data import PoseSet
 from robustvision_core.run.files import write_json
@@ -52,6 +53,12 @@ def run_cells(configs: Sequence[TrainConfig], workers: int) -> list[dict[str, An
     return [found[config] for config in configs]
 
 
+def changed(config: TrainConfig, **options: Any) -> TrainConfig:
+    """The configuration with other options, those of the second phase (`loss`, `solver`) by their own names."""
+    pose = {name: options.pop(name) for name in set(options) & {f.name for f in fields(PoseOptions)} - {"epochs", "lr"}}
+    return replace(config, **options).with_pose(**pose)
+
+
 def run_family(first: TrainConfig, configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
     """The cells of configurations that share their first phase."""
     run_cell(first)
@@ -61,7 +68,7 @@ def run_family(first: TrainConfig, configs: Sequence[TrainConfig]) -> list[dict[
 
 def first_phase(config: TrainConfig) -> TrainConfig:
     """The configuration's epochs on heat-maps, which all losses and solvers share."""
-    return replace(config, pose_epochs=0, loss="lh", solver="exact", beta=1e-5)
+    return config.with_pose(epochs=0, loss="lh", solver="exact", beta=1e-5)
 
 
 def folder_of(config: TrainConfig) -> pathlib.Path:
@@ -69,7 +76,9 @@ def folder_of(config: TrainConfig) -> pathlib.Path:
     told = {name: value for name, value in asdict(config).items() if name not in RUN_FIELDS}
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
     phase = "second" if config.init else "first"
-    return DONE / "-".join([config.drone, config.network, phase, config.loss, config.solver, str(config.seed), key])
+    return DONE / "-".join(
+        [config.drone, config.network, phase, config.pose.loss, config.pose.solver, str(config.seed), key]
+    )
 
 
 def run_cell(config: TrainConfig) -> dict[str, Any]:

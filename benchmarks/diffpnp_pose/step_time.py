@@ -13,24 +13,24 @@ import cv2
 import torch
 from diffpnp_pose import so3_exp
 from diffpnp_pose.cli.data import load
-from diffpnp_pose.cli.evaluate import heatmaps_of, keypoints_of
+from diffpnp_pose.cli.inference import Poses, find_poses, heatmaps_of, keypoints_of, make_network
 from diffpnp_pose.cli.recipes import TrainConfig
-from diffpnp_pose.cli.solvers import Poses, find_poses
-from diffpnp_pose.cli.train import Step, make_batches, make_network
+from diffpnp_pose.cli.train import Step, make_batches
 from robustvision_core.data import PoseBatch
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
 from benchmarks.common import save
+from benchmarks.diffpnp_pose._cells import changed
 from benchmarks.diffpnp_pose._rivals import PerItem, opencv
 
 QUESTION = "How long does a training step of 24 images take, by loss, solver and network? (milliseconds, medians)"
-NOTES = """One thread, rendered drones at 128x96, networks of the `cpu` preset. Every solver gets image points 0.5 px
+NOTES = """One thread, rendered drones at 128x96, networks of the `quick` preset. Every solver gets image points 0.5 px
 from the true ones, as a trained network gives them. `published` is the layer of Chen et al. (2020) rewritten: OpenCV's
 consensus and ITERATIVE in a loop over the items, six scalar backward passes per item. `test` is one image through
 network and solver, without gradients."""
 REPEATS = 7
-BASE = replace(TrainConfig.PRESETS["cpu"], train_size=24, batch_size=24, epochs=0, device="cpu", progress=False)
+BASE = replace(TrainConfig.PRESETS["quick"], train_size=24, batch_size=24, epochs=0, device="cpu", progress=False)
 METHODS: dict[str, dict[str, Any]] = {
     "HRNet, l_h": {"loss": "lh"},
     "l_m, exact": {"loss": "lm", "solver": "exact"},
@@ -60,7 +60,7 @@ class Task:
     """A step of one method on one batch, and its phases' times in seconds."""
 
     def __init__(self, name: str, runtime: Runtime) -> None:
-        config = replace(BASE, **METHODS[name])
+        config = changed(BASE, **METHODS[name])
         training = load(config, "train")
         self.runtime = runtime
         self.batch: PoseBatch = next(iter(make_batches(config, training, runtime).epoch(0)))
@@ -89,7 +89,7 @@ class Task:
         with torch.no_grad():
             images = self.batch.images[:1]
             points = keypoints_of(heatmaps_of(self.step.eval().network, images, self.runtime), images)
-            self.solve(self.step.config.solver, points, self.batch.keypoints_3d[:1], self.batch.K[:1])
+            self.solve(self.step.config.pose.solver, points, self.batch.keypoints_3d[:1], self.batch.K[:1])
         marks.append(time.perf_counter())
         for name, start, end in zip(self.times, marks, marks[1:], strict=False):
             self.times[name].append(end - start)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from diffpnp_pose.cli.evaluate import EIGHT
-from diffpnp_pose.cli.recipes import TrainConfig
+from diffpnp_pose.cli.recipes import PoseOptions, TrainConfig
+from diffpnp_pose.cli.scoring import EIGHT
 
 from benchmarks.common import save
-from benchmarks.diffpnp_pose._cells import run_cells
+from benchmarks.diffpnp_pose._cells import changed, run_cells
 
 QUESTION = "Which loss and solver trains the network that finds the poses of rendered drones best?"
 LONG = True
@@ -20,12 +20,12 @@ the best position error on 128 validation images; NPE and AD (radians) the lower
 second phases of one drone, network and seed start from the same weights. At test time all poses are the minimum of the
 reprojection error (`exact`), so that rows differ in training only. `test` in `cells` has the other solvers too."""
 BASE = replace(
-    TrainConfig.PRESETS["cpu"],
+    TrainConfig.PRESETS["quick"],
     network_size="micro",
     train_size=3072,
     test_size=512,
     epochs=12,
-    pose_epochs=4,
+    pose=PoseOptions(epochs=4),
     batch_size=16,
     device="cpu",
     progress=False,
@@ -56,7 +56,7 @@ def cells(
 ) -> dict[tuple[str, str, int], dict[str, Any]]:
     """Every cell by drone, method and seed, trained where it is not yet."""
     keys = [(drone, method, seed) for seed in seeds for drone in DRONES for method in methods]
-    configs = [replace(BASE, drone=d, distance=DRONES[d], seed=seed, **methods[method]) for d, method, seed in keys]
+    configs = [changed(BASE, drone=d, distance=DRONES[d], seed=seed, **methods[method]) for d, method, seed in keys]
     return dict(zip(keys, run_cells(configs, workers), strict=True))
 
 

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CONSTANTS = (
-    geometry._outer_product_matrix,
+    geometry.outer_product_matrix,
     linearise._constants,
     problem._stand_in,
     refine._constants,

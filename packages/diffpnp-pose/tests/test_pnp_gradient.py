@@ -253,7 +253,7 @@ def test_layer_trains_its_points(make_case: Callable[..., Any]) -> None:
 
 
 def test_what_is_kept_from_inference_mode_serves_training(make_case: Callable[..., Any]) -> None:
-    for kept in (linearise._constants, refine._constants, geometry._outer_product_matrix, problem._stand_in):
+    for kept in (linearise._constants, refine._constants, geometry.outer_product_matrix, problem._stand_in):
         kept.cache_clear()
     case = make_case(3, 6, 1.0)
     with torch.inference_mode():

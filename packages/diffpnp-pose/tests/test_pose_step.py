@@ -9,10 +9,10 @@ import pytest
 import torch
 from diffpnp_pose import epnp, gaussian_targets, project, projection_loss, solve_pnp, spatial_softmax
 from diffpnp_pose.cli.data import load, resize
-from diffpnp_pose.cli.evaluate import Predictions, by_distance, keypoints_of, ordered_batches, predict, score
+from diffpnp_pose.cli.inference import Predictions, find_poses, keypoints_of, make_network, ordered_batches, predict
 from diffpnp_pose.cli.recipes import TrainConfig
-from diffpnp_pose.cli.solvers import find_poses
-from diffpnp_pose.cli.train import Step, clip_where_posing, make_network
+from diffpnp_pose.cli.scoring import by_distance, score
+from diffpnp_pose.cli.train import Step, clip_where_posing
 from robustvision_core.data import PoseBatch, PoseSet, load_poses
 from robustvision_core.errors import DataError, UserError
 from robustvision_core.run.folder import load_part, save_checkpoint
@@ -56,7 +56,7 @@ class Rounded(FromTargets):
 def prepared(scales: int = 1, network: type[FromTargets] = FromTargets, **changes) -> tuple[Step, PoseBatch]:
     batch = next(ordered_batches(drones(), CPU).epoch(0))
     targets = gaussian_targets(batch.keypoints_2d, (16, 12), (64, 48), grid="half_pixel")
-    return Step(network(targets, scales), replace(CONFIG, epochs=1, **changes)), batch
+    return Step(network(targets, scales), replace(CONFIG, epochs=1).with_pose(**changes)), batch
 
 
 @pytest.mark.parametrize("scales", [1, 2])
@@ -146,7 +146,7 @@ def gradients(runtime: Runtime) -> list[Tensor]:
         def forward(self, images: Tensor) -> list[Tensor]:
             return [self.constant + self.logits]
 
-    step = Step(Shifted(), replace(CONFIG, loss="lm", epochs=0, beta=1e-2))
+    step = Step(Shifted(), replace(CONFIG, epochs=0).with_pose(loss="lm", beta=1e-2))
     wrapped = runtime.wrap(step)
     wrapped(PoseBatch(*(value[rows] for value in batch)))["loss"].backward()
     return [p.grad for p in step.parameters() if p.grad is not None]
@@ -295,7 +295,7 @@ def test_autocast_ends_with_the_network(loss: str) -> None:
 def test_every_parameter_is_trained_in_the_pose_phase(network, loss) -> None:
     """A parameter without a gradient stays as it was, and stops training on several processes."""
     size = "tiny" if network == "hourglass" else "micro"
-    config = replace(CONFIG, network=network, network_size=size, loss=loss, epochs=0)
+    config = replace(CONFIG, network=network, network_size=size, epochs=0).with_pose(loss=loss)
     poses = drones(2)
     step = Step(make_network(config, poses), config)
     step(next(ordered_batches(poses, CPU).epoch(0)))["loss"].backward()

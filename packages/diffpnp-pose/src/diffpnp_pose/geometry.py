@@ -70,6 +70,11 @@ def skew(v: Tensor) -> Tensor:
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).unflatten(-1, (3, 3))
 
 
+def axial(M: Tensor) -> Tensor:
+    """The vector `(..., 3)` in the antisymmetric part of matrices `(..., 3, 3)`: twice `v` for `skew(v)`."""
+    return torch.stack([M[..., 2, 1] - M[..., 1, 2], M[..., 0, 2] - M[..., 2, 0], M[..., 1, 0] - M[..., 0, 1]], -1)
+
+
 def so3_exp(w: Tensor) -> Tensor:
     """Rotation matrices of rotation vectors (Rodrigues' formula).
 
@@ -86,7 +91,11 @@ def so3_exp(w: Tensor) -> Tensor:
 
 
 def _outer_product(entries: Tensor) -> Tensor:
-    """`4 q q^T` row by row, `(..., 16)`, from the nine entries of a rotation and a one, `(..., 10)`; linear."""
+    """`4 q q^T` row by row, `(..., 16)`, from the nine entries of a rotation and a one, `(..., 10)`; linear.
+
+    With a zero for the one it is Davenport's matrix of any 3x3 matrix, whose leading eigenvector is the quaternion of
+    the nearest rotation.
+    """
     a, b, c, d, e, f, g, h, i, one = entries.unbind(-1)
     wx, wy, wz = h - f, c - g, d - b
     xy, xz, yz = b + d, c + g, f + h
@@ -97,8 +106,8 @@ def _outer_product(entries: Tensor) -> Tensor:
 
 @functools.cache
 @torch.inference_mode(False)
-def _outer_product_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`_outer_product` as a matrix `(10, 16)`: two operations instead of forty."""
+def outer_product_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`4 q q^T` of `_outer_product` as a matrix `(10, 16)`: two operations instead of forty."""
     return _outer_product(torch.eye(10, dtype=dtype, device=device))
 
 
@@ -115,7 +124,7 @@ def matrix_to_quaternion(R: Tensor) -> Tensor:
     """
     entries = torch.nn.functional.pad(R.flatten(-2), (0, 1), value=1.0)
     # a sum of products, since a matrix product would lose digits under autocast
-    four_qq = (entries[..., None] * _outer_product_matrix(R.dtype, R.device)).sum(-2).unflatten(-1, (4, 4))
+    four_qq = (entries[..., None] * outer_product_matrix(R.dtype, R.device)).sum(-2).unflatten(-1, (4, 4))
     largest = four_qq.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*R.shape[:-2], 1, 4)
     row = four_qq.gather(-2, largest).squeeze(-2)
     q = row / row.norm(dim=-1, keepdim=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffpnp_pose.geometry import project
 from diffpnp_pose.pnp.linearise import Problem, cost_of, linearise
 from diffpnp_pose.pnp.problem import Frame, gather_inputs, normalise
-from diffpnp_pose.pnp.refine import turned
+from diffpnp_pose.pnp.refine import rotated
 from diffpnp_pose.pnp.result import PnPResult
 
 
@@ -206,7 +206,7 @@ def monte_carlo_pose_loss(
         factor = _precision_root(problem, solution.R, t_solved, scale, valid)
         steps, log_q = _proposal(factor, samples, degrees, generator)
         index = torch.arange(len(valid), device=valid.device).repeat(samples)
-        drawn_R = turned(solution.R[index], steps[..., :3].flatten(0, 1))
+        drawn_R = rotated(solution.R[index], steps[..., :3].flatten(0, 1))
         drawn = cost_of(problem.select(index), drawn_R, t_solved[index] + steps[..., 3:].flatten(0, 1))
         log_integral = torch.logsumexp(-scale * drawn.view(samples, -1) - log_q, 0) - math.log(samples)
         loss = scale * cost_of(problem, true_R, true_t) + log_integral

@@ -8,7 +8,7 @@ COMMANDS = {
     "demo": (
         "train a pose network with and without the PnP loss",
         ".demo:demo",
-        ".demo:DemoConfig",
+        ".options:DemoConfig",
     ),
     "train": (
         "train a keypoint network for poses",
@@ -18,14 +18,14 @@ COMMANDS = {
     "evaluate": (
         "test a trained network and draw its poses",
         ".evaluate:evaluate",
-        ".evaluate:EvaluateConfig",
+        ".options:EvaluateConfig",
     ),
     "solve": (
         "find poses from a file of correspondences",
         ".solve:solve",
-        ".solve:SolveConfig",
+        ".options:SolveConfig",
     ),
-    "render": ("draw a drone at a pose", ".solve:render", ".solve:RenderConfig"),
+    "render": ("draw a drone at a pose", ".render:render", ".options:RenderConfig"),
 }
 
 

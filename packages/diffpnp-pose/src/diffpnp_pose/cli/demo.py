@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import pathlib
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from robustvision_core.errors import UserError
 from robustvision_core.run import plots as core_plots
 from robustvision_core.run.folder import new_folder
 from robustvision_core.run.runtime import Runtime
@@ -16,54 +15,14 @@ from tqdm import tqdm
 
 from diffpnp_pose.cli import plots
 from diffpnp_pose.cli.data import load
-from diffpnp_pose.cli.evaluate import predict, score
+from diffpnp_pose.cli.inference import make_network, predict
+from diffpnp_pose.cli.options import DemoConfig
 from diffpnp_pose.cli.outputs import made
-from diffpnp_pose.cli.recipes import TrainConfig
-from diffpnp_pose.cli.train import Step, fit_on, make_network
+from diffpnp_pose.cli.scoring import score
+from diffpnp_pose.cli.train import Step, fit_on
 
 LOSSES = {"lh": "heat-maps alone", "lp": "through the PnP"}
 ROWS = {"NPE": ("position error, % of distance", 100.0), "AD": ("angle, degrees", 57.29577951308232)}
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """Train a small network on rendered drones, then go on with and without the PnP loss for as many epochs."""
-
-    epochs: int = 12
-    """Passes over the training images on heat-maps alone."""
-    pose_epochs: int = 4
-    """Passes after that, with and without."""
-    train_size: int = 1024
-    """Rendered images to train on."""
-    test_size: int = 512
-    """Rendered images to test on."""
-    seed: int = 0
-    """Of the network and the order."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    data_root: str = ""
-    """Where the rendered images are kept; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    out: str = ""
-    """Folder for the pictures; empty makes a new one under runs/."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "pose_epochs", "train_size", "test_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    def train_config(self) -> TrainConfig:
-        """What both trainings have in common."""
-        return replace(
-            TrainConfig.PRESETS["cpu"],
-            data_root=self.data_root,
-            size="96x72",
-            distance=(0.7, 1.0),
-            train_size=self.train_size,
-            test_size=self.test_size,
-            network_size="micro",
-            batch_size=32,
-            progress=False,
-        )
 
 
 def demo(config: DemoConfig) -> None:
@@ -88,13 +47,13 @@ def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float
     common, results = config.train_config(), {}
     with Runtime.session(config.device, seed=config.seed) as runtime:
         training, test = load(common, "train"), load(common, "test")
-        first = replace(common, loss="lh", epochs=config.epochs, pose_epochs=0, seed=config.seed)
+        first = replace(common, epochs=config.epochs, seed=config.seed).with_pose(loss="lh", epochs=0)
         with tqdm(total=1 + len(LOSSES), desc="demo", disable=not sys.stderr.isatty()) as bar:
             base = Step(make_network(first, training), first)
             fit_on(first, training, None, runtime, None, base)
             bar.update()
             for loss in LOSSES:
-                then = replace(first, loss=loss, seed=config.seed + 1, epochs=0, pose_epochs=config.pose_epochs)
+                then = replace(common, seed=config.seed + 1, epochs=0).with_pose(loss=loss, epochs=config.pose_epochs)
                 step = Step(copy.deepcopy(base.network), then)
                 fit_on(then, training, None, runtime, None, step)
                 found = predict(step.network, test, runtime, "exact")

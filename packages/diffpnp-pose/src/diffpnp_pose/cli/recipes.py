@@ -1,28 +1,59 @@
-"""Configurations of training: one that tries the code, one for a processor, and the paper's."""
+"""What a training run is told, and its presets. Imports nothing heavy: help must answer at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, get_args
 
 from robustvision_core.errors import UserError, unknown_name
 from robustvision_core.run.options import RunOptions
 
-from diffpnp_pose.networks import HOURGLASS_SIZES, HRNET_SIZES
-
-NETWORK_SIZES = {"hrnet": HRNET_SIZES, "higher_hrnet": HRNET_SIZES, "hourglass": HOURGLASS_SIZES}
-"""What `--network-size` takes, by network."""
-
 Loss = Literal["lh", "lm", "lp"]
 Solver = Literal["exact", "bpnp", "bpnp-fast", "epnp"]
+Network = Literal["hrnet", "higher_hrnet", "hourglass"]
+
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
+NETWORK_SIZES: dict[Network, tuple[str, ...]] = {
+    "hrnet": ("w48", "w32", "w18", "tiny", "micro"),
+    "higher_hrnet": ("w48", "w32", "w18", "tiny", "micro"),
+    "hourglass": ("paper", "tiny"),
+}
+"""What `--network-size` takes, by network."""
+
+
+@dataclass(frozen=True)
+class PoseOptions:
+    """The second phase, in which the loss has a pose in it."""
+
+    epochs: int = 14
+    """Passes over the training set with `loss`, after those on heat-maps alone."""
+    loss: Loss = "lm"
+    """lh (heat-maps alone, as in the first phase), lm (heat-maps and pose) or lp (pose alone)."""
+    solver: Solver = "exact"
+    """Where poses and their gradient come from: exact (the minimum of the reprojection error and its own gradient);
+    the published forms bpnp (the same minimum, residuals weighted with depth in the gradient) and bpnp-fast (besides,
+    without second derivatives); epnp (EPnP's pose, and autograd through it)."""
+    beta: float | Literal["auto"] = 1e-5
+    """Weight of the pose in lm, per squared pixel; auto lets both terms pull equally on the first batch."""
+    lr: float = 1e-3
+    """Learning rate of this phase, whatever its loss; 0 keeps --lr."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient of a loss with a pose in it; 0 is none. Heat-maps alone are never clipped."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "lr", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"pose.{name} must be 0 or more, got {getattr(self, name)}")
+        if self.beta != "auto" and not self.beta > 0:
+            raise UserError(f"beta must be positive or auto, got {self.beta}")
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunOptions):
     """Train a network that finds keypoints in images of one object, and poses through them."""
 
-    preset: str = "cpu"
-    """Which defaults the other options change: cpu (about 3 minutes of two cores), smoke (tries the code), paper."""
+    preset: str = "quick"
+    """Which defaults the other options change: quick (about 3 minutes of two cores), smoke (tries the code), paper."""
     data: str = "drones"
     """Images with poses: drones (rendered here; synthetic is another name), uava (the paper's), lmo (real photos: the
     first 3/5 of LM-O's test images train, 1/5 validates, 1/5 tests), or bop:PATH."""
@@ -37,41 +68,29 @@ class TrainConfig(RunOptions):
     train_size: int = 0
     """Images to train on; 0 takes all, of drones 512."""
     val_size: int = 128
-    """Images that choose the best epoch; 0 takes the last epoch. The test set never chooses."""
+    """Images of the validation set, which chooses the best epoch; 0 takes the last. The test set never chooses."""
     test_size: int = 128
     """Images to test on; 0 takes all, of drones 128."""
-    network: Literal["hrnet", "higher_hrnet", "hourglass"] = "hrnet"
+    network: Network = "hrnet"
     """Network."""
     network_size: str = "tiny"
     """w48 (the paper's), w32, w18, tiny or micro of HRNet and HigherHRNet; paper or tiny of Hourglass."""
     init: str = ""
     """Start from the weights of this checkpoint."""
-    loss: Loss = "lm"
-    """Of the second phase: lh (heat-maps alone, as in the first), lm (heat-maps and pose) or lp (pose alone)."""
-    solver: Solver = "exact"
-    """Where poses and their gradient come from: exact (the minimum of the reprojection error and its own gradient);
-    the published forms bpnp (the same minimum, residuals weighted with depth in the gradient) and bpnp-fast (besides,
-    without second derivatives); epnp (EPnP's pose, and autograd through it)."""
-    beta: float | Literal["auto"] = 1e-5
-    """Weight of the pose in lm, per squared pixel; auto lets both terms pull equally on the first batch."""
     sigma: float = 0.035
     """Standard deviation of target heat-maps, as a share of the image's width in x and height in y."""
     border_corrected: bool = False
     """Give targets that the border cuts off their keypoint as centre of mass."""
     epochs: int = 30
     """Passes over the training set on heat-maps alone."""
-    pose_epochs: int = 14
-    """Passes with `loss` after that."""
     batch_size: int = 8
     """Images a step, all processes together."""
     lr: float = 3e-3
     """Learning rate of Adam."""
-    pose_lr: float = 1e-3
-    """Learning rate of the second phase, whatever its loss; 0 keeps lr."""
-    clip_norm: float = 0.0
-    """Largest norm of the gradient of a loss with a pose in it; 0 is none. Heat-maps alone are never clipped."""
+    pose: PoseOptions = field(default_factory=PoseOptions)
 
     PRESETS: ClassVar[dict[str, TrainConfig]]
+    ALIASES: ClassVar[dict[str, str]] = {name: f"pose.{name}" for name in ("loss", "solver", "beta", "clip_norm")}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,25 +99,30 @@ class TrainConfig(RunOptions):
         if self.network_size not in NETWORK_SIZES[self.network]:
             raise unknown_name(f"size of {self.network}", self.network_size, NETWORK_SIZES[self.network])
         self.at_least(1, "batch_size")
-        self.at_least(0, "epochs", "pose_epochs", "train_size", "val_size", "test_size", "pose_lr", "clip_norm")
+        self.at_least(0, "epochs", "train_size", "val_size", "test_size")
         self.positive("lr", "sigma")
-        if self.beta != "auto" and not self.beta > 0:
-            raise UserError(f"beta must be positive or auto, got {self.beta}")
-        if self.network == "higher_hrnet" and self.loss == "lp" and self.pose_epochs:
+        if self.network == "higher_hrnet" and self.pose.loss == "lp" and self.pose.epochs:
             raise UserError(
                 "higher_hrnet cannot train on lp: poses come from its coarse maps in training, so that nothing would "
                 "train its finer ones, which evaluation averages in; use --loss lm, or another network"
             )
-        if self.epochs + self.pose_epochs < 1:
-            raise UserError("epochs and pose_epochs are both 0: there is nothing to train")
+        if self.epochs + self.pose.epochs < 1:
+            raise UserError("epochs and pose.epochs are both 0: there is nothing to train")
+
+    def with_pose(self, **changes: Any) -> TrainConfig:
+        """This configuration with other options of the second phase."""
+        return replace(self, pose=replace(self.pose, **changes))
 
 
+_QUICK = TrainConfig()
 TrainConfig.PRESETS = {
-    "cpu": TrainConfig(),
-    "smoke": TrainConfig(preset="smoke", train_size=64, val_size=16, test_size=16, epochs=2, pose_epochs=1),
+    "quick": _QUICK,
+    "smoke": replace(
+        _QUICK, preset="smoke", train_size=64, val_size=16, test_size=16, epochs=2, pose=PoseOptions(epochs=1)
+    ),
     # the code published with the paper: UAVA at 320x240, Adam at 1e-4, no augmentation, the best of 44 epochs
     "paper": replace(
-        TrainConfig(),
+        _QUICK,
         preset="paper",
         data="uava",
         size="small",
@@ -107,7 +131,7 @@ TrainConfig.PRESETS = {
         network_size="w48",
         batch_size=24,
         lr=1e-4,
-        pose_lr=0.0,
-        clip_norm=1e-4,
+        pose=PoseOptions(lr=0.0, clip_norm=1e-4),
     ),
+    "cpu": _QUICK,  # a former name
 }

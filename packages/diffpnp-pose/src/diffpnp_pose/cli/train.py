@@ -11,18 +11,17 @@ import torch
 from robustvision_core.data import PoseBatch, PoseBatches, PoseSet
 from robustvision_core.run.folder import Run, load_checkpoint, load_part
 from robustvision_core.run.loop import fit
-from robustvision_core.run.runtime import Runtime, channels_last, derive_seed
+from robustvision_core.run.runtime import Runtime, derive_seed
 from torch import Tensor, nn
 
 from diffpnp_pose.cli import plots
 from diffpnp_pose.cli.data import MEAN, STD, load
-from diffpnp_pose.cli.evaluate import EIGHT, draw, keypoints_of, predict, score, summarise
+from diffpnp_pose.cli.inference import find_poses, keypoints_of, make_network, predict
 from diffpnp_pose.cli.recipes import TrainConfig
-from diffpnp_pose.cli.solvers import find_poses
+from diffpnp_pose.cli.scoring import EIGHT, draw, score, summarise
 from diffpnp_pose.geometry import project
 from diffpnp_pose.heatmaps import gaussian_targets, spatial_softmax
 from diffpnp_pose.losses import MixtureLoss, heatmap_loss, pose_loss
-from diffpnp_pose.networks import higher_hrnet, hourglass, hrnet
 
 
 class Step(nn.Module):
@@ -37,12 +36,12 @@ class Step(nn.Module):
         super().__init__()
         self.network = network
         self.config = config
-        self.mixture = MixtureLoss(config.beta)
+        self.mixture = MixtureLoss(config.pose.beta)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the loss of an epoch, numbered from 0."""
-        self.posing = self.config.loss != "lh" and epoch >= self.config.epochs
+        self.posing = self.config.pose.loss != "lh" and epoch >= self.config.epochs
 
     def forward(self, batch: PoseBatch) -> dict[str, Tensor]:
         """The loss, its parts, and from the second phase on the share of items with a valid pose."""
@@ -52,7 +51,7 @@ class Step(nn.Module):
 
     def _losses(self, batch: PoseBatch, outputs: list[Tensor]) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
-        if not (self.posing and self.config.loss == "lp"):
+        if not (self.posing and self.config.pose.loss == "lp"):
             scales = [spatial_softmax(logits) for logits in outputs]
             losses = [heatmap_loss(maps, self._targets(batch, maps)) for maps in scales]
             values["heatmap"] = torch.stack(losses).mean()
@@ -63,10 +62,10 @@ class Step(nn.Module):
 
     def _through_the_pose(self, batch: PoseBatch, maps: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
         points = keypoints_of(maps, batch.images)
-        R, t, valid = find_poses(self.config.solver, points, batch.keypoints_3d, batch.K)
+        R, t, valid = find_poses(self.config.pose.solver, points, batch.keypoints_3d, batch.K)
         projected = project(batch.keypoints_3d, R, t, batch.K)
         values["valid"] = valid.float().mean()
-        if self.config.loss == "lp":
+        if self.config.pose.loss == "lp":
             return {"loss": pose_loss(points, projected, batch.keypoints_2d, valid)} | values
         targets = self._targets(batch, maps)
         mixed = self.mixture(maps, targets, projected, batch.keypoints_2d, valid)
@@ -89,7 +88,7 @@ def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test the last and the selected epoch, and return the run folder."""
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         training, held = load(config, "train"), load(config, "val") if config.val_size else None
-        run = config.open_run(f"diffpnp-pose-{config.loss}", runtime)
+        run = config.open_run(f"diffpnp-pose-{config.pose.loss}", runtime)
         step = Step(make_network(config, training), config)
         records = fit_on(config, training, held, runtime, run, step)
         if runtime.is_main:
@@ -107,18 +106,18 @@ def fit_on(
 
     def validate() -> dict[str, float]:
         assert held is not None
-        values = score(held, predict(step.network, held, runtime, config.solver))
+        values = score(held, predict(step.network, held, runtime, config.pose.solver))
         return {f"val_{name.lower()}": values[name] for name in (*EIGHT, "valid")}
 
     optimizer = torch.optim.Adam(step.parameters(), config.lr)
-    if config.clip_norm:
-        clip_where_posing(optimizer, step, config.clip_norm)
-    drop = (config.pose_lr or config.lr) / config.lr
+    if config.pose.clip_norm:
+        clip_where_posing(optimizer, step, config.pose.clip_norm)
+    drop = (config.pose.lr or config.lr) / config.lr
     return fit(
         wrapped,
         optimizer,
         batches,
-        epochs=config.epochs + config.pose_epochs,
+        epochs=config.epochs + config.pose.epochs,
         runtime=runtime,
         run=run,
         scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: drop if epoch >= config.epochs else 1.0),
@@ -155,25 +154,15 @@ def make_batches(config: TrainConfig, poses: PoseSet, runtime: Runtime) -> PoseB
     )
 
 
-def make_network(config: TrainConfig, poses: PoseSet) -> nn.Module:
-    """The network of `config`, channels last, with the weights of `init` if one is named."""
-    make = {"hrnet": hrnet, "higher_hrnet": higher_hrnet, "hourglass": hourglass}[config.network]
-    network = make(len(poses.objects[0].keypoints), config.network_size)
-    channels_last(network)
-    if config.init:
-        load_part(network, config.init)
-    return network
-
-
 def finish(config: TrainConfig, runtime: Runtime, run: Run, step: Step, records: list[dict[str, Any]]) -> None:
     """Test the last and the selected epoch, and write summary and pictures."""
     test, network = load(config, "test"), step.network
-    found = predict(network, test, runtime, config.solver)
-    summary: dict[str, Any] = {"loss": config.loss, "solver": config.solver, "seed": config.seed}
+    found = predict(network, test, runtime, config.pose.solver)
+    summary: dict[str, Any] = {"loss": config.pose.loss, "solver": config.pose.solver, "seed": config.seed}
     summary["final"] = score(test, found)
     if run.best_path.exists():
         load_part(network, run.best_path)
-        found = predict(network, test, runtime, config.solver)
+        found = predict(network, test, runtime, config.pose.solver)
         summary["selected"] = score(test, found) | {"epoch": load_checkpoint(run.best_path)["record"]["epoch"]}
     run.write_summary(summary | {"config": asdict(config)})
     plots.training(records, config.epochs, run.plot_path("training"))

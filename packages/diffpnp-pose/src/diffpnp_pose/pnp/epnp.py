@@ -23,9 +23,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from diffpnp_pose.geometry import axial
 from diffpnp_pose.pnp.initial import normal_of, rays_of, shape_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
-from diffpnp_pose.pnp.refine import turned
+from diffpnp_pose.pnp.refine import rotated
 
 _BETA_STEPS = 25
 # products beta_i beta_j solved for linearly in each start, by kernel size
@@ -186,8 +187,7 @@ def _alignment(H: Tensor) -> Tensor:
         sign = torch.linalg.det(U @ Vh)
         R = torch.cat([U[:, :, :2], U[:, :, 2:] * sign[:, None, None]], 2) @ Vh
     N = H @ R.mT
-    axial = torch.stack([N[:, 2, 1] - N[:, 1, 2], N[:, 0, 2] - N[:, 2, 0], N[:, 1, 0] - N[:, 0, 1]], -1)
     fixed = (N.detach() + N.detach().mT) / 2
     eye = torch.eye(3, dtype=H.dtype, device=H.device)
     curvature = fixed.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] * eye - fixed
-    return turned(R, torch.linalg.solve_ex(curvature, axial)[0])
+    return rotated(R, torch.linalg.solve_ex(curvature, axial(N))[0])

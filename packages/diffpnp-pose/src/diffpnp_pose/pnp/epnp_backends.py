@@ -59,7 +59,7 @@ def epnp(
         backend: "torch", this package's: control points at the columns of the square root of the points' scatter,
             kernel sizes 1 to 4, Gauss-Newton on the coefficients, planar objects; or "pytorch3d",
             `pytorch3d.ops.efficient_pnp`: control points on the coordinate axes, kernel sizes 1 to 3, no Gauss-Newton.
-            PyTorch3D's rows `X R + T` are turned into this package's columns.
+            PyTorch3D's rows `X R + T` become this package's columns.
 
     Returns:
         Rotations, translations, costs and validity; invalid items have zero gradients and, where the inputs were
@@ -80,10 +80,10 @@ def epnp(
             finite = R.isfinite().flatten(1).all(-1) & t.isfinite().all(-1)
             usable = frame.usable & ~shape_of(problem.z, problem.c).collinear & finite
             valid = usable & cost.isfinite()
-        translation = frame.radius * t - (R @ frame.centre[..., None]).squeeze(-1)
+        translation = frame.translation(R, t)
         eye = torch.eye(3, dtype=R.dtype, device=R.device)
         R, translation = _keep(R, usable, valid, eye), _keep(translation, usable, valid, eye[2])
-        cost = torch.where(usable, cost * frame.total[:, 0] * frame.focal[:, 0] ** 2, torch.inf)
+        cost = torch.where(usable, frame.pixels2(cost), torch.inf)
     batch, dtype = inputs.batch, inputs.dtype
     return EPnPResult(
         R.to(dtype).view(*batch, 3, 3),

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import cross
 
-from diffpnp_pose.geometry import left_jacobian_inverse_factor
+from diffpnp_pose.geometry import axial, left_jacobian_inverse_factor
 from diffpnp_pose.pnp.linearise import Problem, camera_points, huber, linearise
 from diffpnp_pose.pnp.problem import Frame
 
@@ -53,8 +53,7 @@ class Solution:
 
 def axial_of(R_bar: Tensor, R: Tensor) -> Tensor:
     """Gradient `(B, 3)` of a small rotation before R, from the gradient `(B, 3, 3)` of R."""
-    M = R_bar @ R.mT
-    return torch.stack([M[:, 2, 1] - M[:, 1, 2], M[:, 0, 2] - M[:, 2, 0], M[:, 1, 0] - M[:, 0, 1]], -1)
+    return axial(R_bar @ R.mT)
 
 
 def tangent(solution: Solution, pose_bar: Tensor, R_bar: Tensor) -> Tensor:
@@ -63,11 +62,13 @@ def tangent(solution: Solution, pose_bar: Tensor, R_bar: Tensor) -> Tensor:
     `exp(w + e) = exp(J e) exp(w)` gives `J^-T`; for R it is the axial vector of `R_bar R^T`; moving the pivot from the
     object's origin to its centroid adds a cross product.
     """
-    w, turn, shift = solution.pose[:, :3], pose_bar[:, :3], pose_bar[:, 3:]
-    across = cross(w, turn)
-    turn = turn + across / 2 + left_jacobian_inverse_factor(w)[:, None] * cross(w, across) + axial_of(R_bar, solution.R)
+    w, w_bar, shift = solution.pose[:, :3], pose_bar[:, :3], pose_bar[:, 3:]
+    across = cross(w, w_bar)
+    w_bar = (
+        w_bar + across / 2 + left_jacobian_inverse_factor(w)[:, None] * cross(w, across) + axial_of(R_bar, solution.R)
+    )
     lever = torch.bmm(solution.R, solution.frame.centre[..., None]).squeeze(-1)
-    return torch.cat([turn - cross(lever, shift), solution.frame.radius * shift], -1)
+    return torch.cat([w_bar - cross(lever, shift), solution.frame.radius * shift], -1)
 
 
 def pull_back(solution: Solution, d: Tensor, exact: bool, image_only: bool) -> tuple[Tensor, ...]:

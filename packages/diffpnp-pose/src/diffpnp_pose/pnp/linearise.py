@@ -157,9 +157,9 @@ def _curvature(q: Tensor, inverse: Tensor, lever: Tensor) -> Tensor:
     rotation, place = _constants(q.dtype, q.device)
     back = torch.bmm(torch.cat([q[:, :2] * inverse, inverse], 1), lever.mT)
     depth = torch.bmm(place.expand(len(q), 7, 3), back)  # sum of T^T e3 (T^T g)^T / p_z
-    turn = torch.mm(torch.bmm(lever[:, 3:], q.mT).flatten(1), rotation).view(-1, 7, 6)
-    turn[:, :6].sub_(depth[:, :6].mT)
-    return turn.sub_(depth)
+    terms = torch.mm(torch.bmm(lever[:, 3:], q.mT).flatten(1), rotation).view(-1, 7, 6)
+    terms[:, :6].sub_(depth[:, :6].mT)
+    return terms.sub_(depth)
 
 
 def _outlier_curvature(problem: Problem, J: Tensor, r: Tensor, weight: Tensor) -> Tensor:

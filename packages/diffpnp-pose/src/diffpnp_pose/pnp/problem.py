@@ -52,6 +52,14 @@ class Frame:
     total: Tensor
     usable: Tensor
 
+    def translation(self, R: Tensor, t: Tensor) -> Tensor:
+        """Translations `(B, 3)` in the caller's units of poses of the normalised problem."""
+        return self.radius * t - (R @ self.centre[..., None]).squeeze(-1)
+
+    def pixels2(self, cost: Tensor) -> Tensor:
+        """Costs `(B,)` in squared pixels of costs of the normalised problem."""
+        return cost * self.total[:, 0] * self.focal[:, 0] ** 2
+
 
 def gather_inputs(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask: Tensor | None) -> Inputs:
     """Broadcast the leading dimensions, flatten them, and go to float64 (float32 where a device has no float64).

@@ -3,7 +3,8 @@
 Their constraint is `f_j = sum_i c_i <p_z (x_i - u_i), du_i/dy_j>`: every residual is multiplied by the point's depth,
 so the solved pose is no root of it and the result is not the gradient of the minimiser (off by some per cent, more at
 close range). `y` is the rotation vector and translation. The faster variant holds the factor `du/dy` fixed. This
-module is for comparisons; the default of `solve_pnp` is the exact gradient.
+module is for comparisons; the default of `solve_pnp` is the exact gradient. It is derived in the caller's units and
+the chart of that code, apart from `implicit` on purpose: neither can hide an error of the other.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def published_rule(
         constraint = (inputs.c[:, None] * cross(terms.q, terms.gp * terms.depth[:, None], dim=1)).sum(-1)
         second = jacobian_transpose_derivative(solution.pose[:, :3], constraint)
         jacobian = jacobian + torch.nn.functional.pad(second, (0, 3, 0, 3))
-    turn = pose_bar[:, :3] + (J.mT @ axial_of(R_bar, solution.R)[..., None]).squeeze(-1)
-    y_bar = torch.cat([turn, pose_bar[:, 3:]], -1)
+    rotation = pose_bar[:, :3] + (J.mT @ axial_of(R_bar, solution.R)[..., None]).squeeze(-1)
+    y_bar = torch.cat([rotation, pose_bar[:, 3:]], -1)
     v = (chart @ torch.linalg.solve_ex(jacobian.mT, y_bar)[0][..., None]).squeeze(-1)
     gradients = _spread(inputs, solution, terms, G, v, exact)
     return gradients[:1] if image_only else gradients
@@ -124,8 +125,8 @@ def _point_derivative(terms: _Terms, exact: bool) -> Tensor:
 
 def _rotation_terms(c: Tensor, terms: _Terms) -> Tensor:
     """Derivative `(B, 3, 3)` of the lever `q` in `q x g` under a rotation: `sum c (q g^T - (q . g) I)`."""
-    turn = terms.q @ (terms.gp * (terms.depth * c)[:, None]).mT
-    return turn - torch.diag_embed(turn.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True).expand(-1, 3))
+    rotation = terms.q @ (terms.gp * (terms.depth * c)[:, None]).mT
+    return rotation - torch.diag_embed(rotation.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True).expand(-1, 3))
 
 
 def _spread(inputs: Inputs, solution: Solution, terms: _Terms, G: Tensor, v: Tensor, exact: bool) -> tuple[Tensor, ...]:

@@ -40,11 +40,6 @@ class Estimate:
         """The estimates at these positions of the batch."""
         return Estimate(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
-    def where(self, mask: Tensor, other: Estimate) -> Estimate:
-        """These estimates where the mask `(B,)` holds, the other's elsewhere."""
-        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
-        return Estimate(*(torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in pairs))
-
 
 def step_tolerance(dtype: torch.dtype) -> float:
     """Step (radians, object radii) under which Newton's next error is below rounding."""
@@ -61,8 +56,8 @@ def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor
     return torch.eye(6, dtype=dtype, device=device), hat.view(3, 9).to(device)
 
 
-def turned(R: Tensor, d: Tensor) -> Tensor:
-    """Rotations `(B, 3, 3)` turned by about the vectors `d (B, 3)`, equal to `exp([d]x) R` up to third order.
+def rotated(R: Tensor, d: Tensor) -> Tensor:
+    """Rotations `(B, 3, 3)` followed by rotations of about `d (B, 3)`, equal to `exp([d]x) R` up to third order.
 
     The Cayley transform `I + 2/(1 + |h|^2) ([h]x + [h]x^2)` of `h = d/2`: a rotation, without sine or cosine.
     """
@@ -96,7 +91,7 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
     tolerance = step_tolerance(R.dtype)
     for i in range(iterations):
         step = damped_step(local, damping)
-        new_R, new_t = turned(R, step[:, :3]), t + step[:, 3:]
+        new_R, new_t = rotated(R, step[:, :3]), t + step[:, 3:]
         trial = linearise(problem, new_R, new_t, exact=i >= cautious - 1)
         accept = active & (trial.cost <= local.cost + _rounding(local.cost))
         if on_host and accept.all():  # the same values in fewer operations

@@ -22,8 +22,9 @@ class PnPResult:
         cost: half the weighted sum of squared residuals (or of Huber's function) in squared pixels, `(...)`; not
             differentiable.
         iterations: steps tried, `(...)`.
-        valid: whether the pose is a well-determined minimum with all points in front of the camera, `(...)`; where it
-            is False the gradient is zero.
+        valid: whether a minimum was reached that the points determine, all of them in front of the camera, `(...)`. It
+            does not say that the pose is right: wrong points have minima too, and there may be several. Where it is
+            False the gradient is zero.
         solution: the solved problem in internal units.
     """
 

@@ -17,7 +17,7 @@ from diffpnp_pose.pnp.initial import Shape, shape_of
 from diffpnp_pose.pnp.linearise import Problem, linearise
 from diffpnp_pose.pnp.problem import Frame, Inputs, gather_inputs, normalise
 from diffpnp_pose.pnp.published import published_rule
-from diffpnp_pose.pnp.refine import Estimate, turned
+from diffpnp_pose.pnp.refine import Estimate, rotated
 from diffpnp_pose.pnp.result import PnPResult
 from diffpnp_pose.pnp.robust import Huber, SampleConsensus, inliers
 
@@ -135,7 +135,7 @@ def _solve(problem: Problem, frame: Frame, init: Init | Tensor, inputs: Inputs) 
     found = _search(problem, frame, shape, init, inputs)
     usable = frame.usable & ~shape.collinear
     valid = usable & found.converged & found.cost.isfinite() & _determined(found.hessian)
-    translation = frame.radius * found.t - (found.R @ frame.centre[..., None]).squeeze(-1)
+    translation = frame.translation(found.R, found.t)
     keep = (usable & translation.isfinite().all(-1))[:, None]
     eye = torch.eye(3, dtype=found.R.dtype, device=found.R.device)
     R, translation = torch.where(keep[..., None], found.R, eye), torch.where(keep, translation, eye[2])
@@ -202,20 +202,19 @@ def _unroll(inputs: Inputs, solution: Solution, robust: Huber | SampleConsensus 
     for _ in range(_UNROLLED_STEPS):
         local = linearise(problem, R, t)
         step = -torch.linalg.solve_ex(local.hessian, local.gradient)[0]
-        R, t = turned(R, step[:, :3]), t + step[:, 3:]
-    translation = frame.radius * t - (R @ frame.centre[..., None]).squeeze(-1)
+        R, t = rotated(R, step[:, :3]), t + step[:, 3:]
+    translation = frame.translation(R, t)
     valid = solution.valid[:, None]
     pose = torch.where(valid, torch.cat([so3_log(R), translation], -1), solution.pose)
     return pose, torch.where(valid[..., None], R, solution.R)
 
 
 def _result(inputs: Inputs, solution: Solution, found: Estimate, pose: Tensor, R: Tensor) -> PnPResult:
-    batch, dtype, frame = inputs.batch, inputs.dtype, solution.frame
-    cost = found.cost * frame.total[:, 0] * frame.focal[:, 0] ** 2
+    batch, dtype = inputs.batch, inputs.dtype
     return PnPResult(
         pose=pose.to(dtype).view(*batch, 6),
         R=R.to(dtype).view(*batch, 3, 3),
-        cost=cost.to(dtype).view(batch),
+        cost=solution.frame.pixels2(found.cost).to(dtype).view(batch),
         iterations=found.iterations.view(batch),
         valid=solution.valid.view(batch),
         solution=solution,

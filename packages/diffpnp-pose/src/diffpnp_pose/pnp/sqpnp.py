@@ -15,9 +15,10 @@ import math
 import torch
 from torch import Tensor
 
+from diffpnp_pose.geometry import outer_product_matrix
 from diffpnp_pose.pnp.initial import rays_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
-from diffpnp_pose.pnp.refine import turned
+from diffpnp_pose.pnp.refine import rotated
 
 _VECTORS = 5  # a plane has a null space of three, four points one of four
 _SUBSPACE_STEPS = 3
@@ -97,10 +98,7 @@ def nearest_rotation(M: Tensor) -> Tensor:
 
     Good to start an iteration from; not the exact projection where two quaternions fit almost equally well.
     """
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in M.unbind(-2))
-    rows = [a + e + i, h - f, c - g, d - b, h - f, a - e - i, b + d, c + g]
-    rows += [c - g, b + d, e - a - i, f + h, d - b, c + g, f + h, i - a - e]
-    K = torch.stack(rows, -1).unflatten(-1, (4, 4))
+    K = (M.flatten(-2) @ outer_product_matrix(M.dtype, M.device)[:9]).unflatten(-1, (4, 4))
     size = K.square().sum((-2, -1), keepdim=True).sqrt().clamp_min(1e-30)
     K = K / size + torch.eye(4, dtype=K.dtype, device=K.device)
     for _ in range(6):
@@ -128,7 +126,7 @@ def _minimise(omega: Tensor, R: Tensor) -> Tensor:
     value = (product * R).sum((1, 2))
     damping = torch.full_like(value, 1e-3)
     for _ in range(_ROTATION_STEPS):
-        new_R = turned(R, _rotation_step(omega, R, product, damping))
+        new_R = rotated(R, _rotation_step(omega, R, product, damping))
         new_product = (omega @ new_R.flatten(1)[..., None]).view(-1, 3, 3)
         new_value = (new_product * new_R).sum((1, 2))
         accept = new_value < value
