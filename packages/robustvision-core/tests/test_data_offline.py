@@ -5,7 +5,7 @@ import torch
 from matplotlib.path import Path
 from robustvision_core.data import ImageSet, load
 from robustvision_core.data.offline import glyphs, shapes
-from robustvision_core.data.offline.hashed import uniform
+from robustvision_core.data.sampling.hashed import uniform
 from robustvision_core.errors import DataError
 from torch import Tensor
 from torch.nn import functional

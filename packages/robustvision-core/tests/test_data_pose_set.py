@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from robustvision_core.data import Mesh, PoseBatches, PoseObject, PoseSet, load_poses, pose_names, register_poses
-from robustvision_core.data.poses import registry as registry_module
 from robustvision_core.data.poses.pinhole import nearest_rotation, project
-from robustvision_core.data.registry import Query
+from robustvision_core.data.registry.pose_sets import POSE_SETS
+from robustvision_core.data.registry.query import Query
 from robustvision_core.errors import DataError, UserError
 from torch import Tensor
 
@@ -221,7 +221,7 @@ def test_pose_sets_have_their_own_table() -> None:
         with pytest.raises(UserError, match="unknown option of made 'm'"):
             load_poses("made", m=5)
     finally:
-        del registry_module._SOURCES["made"]
+        del POSE_SETS.table["made"]
     with pytest.raises(UserError, match="unknown pose set 'drone': did you mean 'drones'"):
         load_poses("drone")
     with pytest.raises(UserError, match="pose set 'bop' is written bop:PATH"):

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from robustvision_core.data import ImageSet, data_root, load, names, register
-from robustvision_core.data import registry as registry_module
+from robustvision_core.data import ImageSet, Query, data_root, load, load_domains, load_poses, names, register
+from robustvision_core.data.registry.domain_pairs import DOMAIN_PAIRS
+from robustvision_core.data.registry.image_sets import IMAGE_SETS
+from robustvision_core.data.registry.pose_sets import POSE_SETS
+from robustvision_core.data.registry.table import Registry
 from robustvision_core.errors import UserError
 from torch.nn import functional
 
@@ -42,11 +48,10 @@ def test_root_is_argument_then_variable_then_cache(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_new_source_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    names()
-    monkeypatch.setattr(registry_module, "_SOURCES", dict(registry_module._SOURCES))
+    monkeypatch.setattr(IMAGE_SETS, "table", dict(IMAGE_SETS.table))
 
     @register("dots", "one dot", splits=("all",))
-    def load_dots(query: registry_module.Query, value: int = 1) -> ImageSet:
+    def load_dots(query: Query, value: int = 1) -> ImageSet:
         return ImageSet(torch.full((1, 1, 1, 1), value).byte(), torch.zeros(1).long(), ("dot",), name=query.title)
 
     data = load("dots", "all", value=7)
@@ -54,6 +59,104 @@ def test_a_new_source_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.name == "dots/all"
     with pytest.raises(ValueError, match="two data sets are called 'dots'"):
         register("dots", "again")(load_dots)
+
+
+ROWS = [(table, name) for table in (IMAGE_SETS, DOMAIN_PAIRS, POSE_SETS) for name in table.table]
+
+
+@pytest.mark.parametrize(("table", "name"), ROWS, ids=[name for _, name in ROWS])
+def test_every_row_names_a_function_and_its_options(table: Registry[Any], name: str) -> None:
+    source = table.source(name)
+    said = re.search("options? ([a-z_, ]+)$", source.about)
+    assert source.options() == (said[1].split(", ") if said else [])
+    assert source.loader().__doc__
+
+
+PLUGIN = """
+import torch
+from robustvision_core.data import DomainPair, ImageSet, Source
+
+def load_dots(query, value=1):
+    "One dot."
+    return ImageSet(torch.full((4, 1, 1, 1), value).byte(), torch.zeros(4).long(), ("dot",), name=query.title)
+
+def load_kept(query):
+    return load_dots(query, int(query.path))
+
+def load_pair(query):
+    return DomainPair(*[load_dots(query)] * 6, name=query.name)
+
+kept = Source("a dot of a given value", load_kept, ("all",), takes_path=True)
+pair = Source("dots to dots", load_pair, ("pair",))
+number = 3
+"""
+POINTS = """
+[robustvision.data]
+dots = dots_plugin:load_dots
+kept = dots_plugin:kept
+digits = dots_plugin:load_dots
+broken = dots_plugin:nothing
+absent = no_such_module:load
+number = dots_plugin:number
+
+[robustvision.domains]
+dots-dots = dots_plugin:pair
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """An installed distribution, as pip leaves one, that adds data sets."""
+    (tmp_path / "dots_plugin.py").write_text(PLUGIN)
+    info = tmp_path / "my_dots-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-dots\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("dots_plugin", None)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_an_installed_distribution_adds_names() -> None:
+    assert names()["dots"] == "added by my-dots"
+    assert "dots_plugin" not in sys.modules  # listed without being imported
+    assert load("dots", "test", value=7).images.flatten().tolist() == [7] * 4
+    assert load("kept:9", "all").images.flatten().tolist() == [9] * 4
+    assert load("digits").num_classes == 10  # a built-in name stays what it is
+    pair = load_domains("dots-dots")
+    assert pair.name == "dots-dots"
+    assert len(pair.target_test) == 4
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dots", {"split": "val"}, "unknown split of dots 'val'.*known: test, train"),
+        ("dots", {"valu": 8}, "unknown option of dots 'valu': did you mean 'value'"),
+        ("dots:here", {}, "data set 'dots:here' is written dots"),
+        ("kept", {"split": "all"}, "data set 'kept' is written kept:PATH"),
+        ("dot", {}, "unknown data set 'dot': did you mean 'dots'"),
+        ("broken", {}, "data set 'broken', added by my-dots, cannot be imported: AttributeError"),
+        ("absent", {}, "data set 'absent', added by my-dots, cannot be imported: ModuleNotFoundError.*no_such_module"),
+        ("number", {}, "data set 'number', added by my-dots, is a int: expected a Source or a function"),
+    ],
+)
+def test_mistakes_of_distributions_are_named(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(name, **options)  # type: ignore[arg-type]
+
+
+def test_two_distributions_with_one_name(plugin: pathlib.Path) -> None:
+    info = plugin / "your_dots-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: your-dots\nVersion: 1.0\n")
+    for distribution in ("my_dots", "your_dots"):
+        points = "[robustvision.poses]\ndots = dots_plugin:kept\n"
+        (plugin / f"{distribution}-1.0.dist-info" / "entry_points.txt").write_text(points)
+    with pytest.raises(UserError, match=r"pose set 'dots' is added by (my|your)-dots and by (my|your)-dots"):
+        load_poses("dots")
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
@@ -81,8 +184,8 @@ def test_digits_resized() -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, torch, numpy; before = set(sys.modules); from robustvision_core.data import names; names(); "
-        "heavy = ('sklearn', 'scipy', 'torchvision', 'PIL', 'matplotlib', 'tqdm'); "
-        "print([m for m in heavy if m in set(sys.modules) - before])"
+        "heavy = ('sklearn', 'scipy', 'torchvision', 'PIL', 'matplotlib', 'tqdm'); loaded = set(sys.modules) - before; "
+        "print([m for m in loaded if m in heavy or m.startswith('robustvision_core.data.' + 'sources')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from robustvision_core.data import ImageSet, first, split, subset
-from robustvision_core.data.splits import rank_in_class
+from robustvision_core.data.sampling.splits import rank_in_class
 from robustvision_core.errors import DataError
 
 

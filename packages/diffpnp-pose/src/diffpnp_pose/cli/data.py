@@ -51,7 +51,7 @@ def _load(config: TrainConfig, split: str, count: int, size: tuple[int, int]) ->
         whole = data.load_poses("lmo", "test", root, objects=(config.object,))
         start, stop = (round(share * len(whole)) for share in _SHARES[split])
         return whole.take(range(start, stop))
-    options = {"objects": (config.object,)} if config.data.startswith("bop:") else {}
+    options: dict = {"objects": (config.object,)} if config.data.startswith("bop:") else {}
     return data.load_poses(config.data, split, root, **options)
 
 

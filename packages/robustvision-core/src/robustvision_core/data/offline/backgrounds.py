@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustvision_core.data.offline.hashed import uniform
+from robustvision_core.data.sampling.hashed import uniform
 
 GRIDS = (2, 4, 7, 14)  # cells a side of the noise, from coarse to fine
 FADE = 0.75  # strength of each grid against the one before, as in photos, where fine detail is weaker

@@ -13,12 +13,11 @@ from torch.nn import functional
 
 from robustvision_core.data.offline.cached import cached
 from robustvision_core.data.offline.drone_meshes import KEYPOINTS, drone_mesh, drone_object
-from robustvision_core.data.offline.hashed import uniform
 from robustvision_core.data.offline.render import render_mesh
 from robustvision_core.data.poses.pinhole import project
 from robustvision_core.data.poses.pose_set import PoseSet
-from robustvision_core.data.poses.registry import register_poses
-from robustvision_core.data.registry import Query
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sampling.hashed import uniform
 from robustvision_core.errors import DataError, unknown_name
 
 FORMAT = 1  # of the cached files; to be raised with every change of what is drawn
@@ -72,11 +71,6 @@ class Scenes:
             )
 
 
-@register_poses(
-    "drones",
-    "rendered quadrotors with 9 keypoints, offline; options drone, size, count, seed, distance, tilt, margin, noise",
-    tuple(COUNTS),
-)
 def load_drones(
     query: Query,
     drone: str = "m2ed",

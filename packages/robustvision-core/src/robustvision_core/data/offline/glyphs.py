@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.data.offline.hashed import uniform
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sampling.hashed import uniform
 from robustvision_core.errors import DataError
 
 CHARACTERS = 16  # of each alphabet
@@ -23,8 +23,6 @@ _ALPHABET, _CHARACTER, _SAMPLE = range(3)  # what a random number is for
 _COLUMNS, _ROWS = 3, 4  # the grid that strokes run between
 
 
-@register("glyphs", "procedural characters, 240 + 80 + 80 classes, grey, offline; options per_class, size, seed",
-          ("train", "val", "test"))  # fmt: skip
 def load_glyphs(query: Query, per_class: int = 20, size: int = 28, seed: int = 0) -> ImageSet:
     """Characters of 2 to 4 curved strokes in 25 alphabets of 16; the splits share no alphabet.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.data.offline.hashed import uniform
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sampling.hashed import uniform
 from robustvision_core.errors import DataError
 
 SIZE = 32
@@ -79,7 +79,6 @@ OUTLINES: dict[str, Callable[[Tensor], Tensor]] = {
 """Signed distance to each object, about the origin, of radius 1."""
 
 
-@register("shapes", "rendered coloured objects of 10 classes, 32x32 RGB, offline; options count, seed")
 def load_shapes(query: Query, count: int | None = None, seed: int = 0) -> ImageSet:
     """Objects of any place, size, turn, proportion and colour, shaded, before a gradient with stripes and a blob.
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.data.offline.hashed import uniform
 from robustvision_core.data.offline.sprite_art import draw_sprites
-from robustvision_core.data.registry import Query, register
-from robustvision_core.data.sources.npz import NpzArchive
+from robustvision_core.data.reading.npz_archive import NpzArchive
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sampling.hashed import uniform
 from robustvision_core.data.transforms.augment import rotate
 from robustvision_core.data.transforms.convert import CHUNK
 from robustvision_core.errors import DataError
@@ -21,8 +21,6 @@ COUNTS = {"train": 12_000, "test": 600}
 SIZES = (32, 16)
 
 
-@register("sprites", "two rotated figures, upright or upside down, 4 classes, RGB, offline; "
-          "options degrees, modes, size, count, seed, npz")  # fmt: skip
 def load_sprites(
     query: Query,
     degrees: float = 45,

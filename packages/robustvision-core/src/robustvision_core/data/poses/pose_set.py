@@ -18,7 +18,7 @@ from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet, describe
 from robustvision_core.data.poses.pinhole import project
-from robustvision_core.data.splits import split
+from robustvision_core.data.sampling.splits import split
 from robustvision_core.errors import DataError
 
 RIGID = 1e-3  # how far the entries of R^T R may be from the identity's

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustvision_core.data.offline.hashed import uniform
 from robustvision_core.data.reading.archives import read_members
 from robustvision_core.data.reading.decode import IMAGE_SUFFIXES, decode, usable_cores
+from robustvision_core.data.sampling.hashed import uniform
 from robustvision_core.errors import DataError
 
 CHUNK = 1024  # crops cut at once

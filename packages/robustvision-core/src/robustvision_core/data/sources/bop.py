@@ -11,8 +11,7 @@ from torch import Tensor
 
 from robustvision_core.data.poses.pinhole import nearest_rotation
 from robustvision_core.data.poses.pose_set import PoseObject, PoseSet
-from robustvision_core.data.poses.registry import register_poses
-from robustvision_core.data.registry import Query
+from robustvision_core.data.registry.query import Query
 from robustvision_core.data.sources.bop_files import BopFiles
 from robustvision_core.data.sources.ply import read_ply
 from robustvision_core.data.sources.pose_images import MAX_GIB, decode_within
@@ -36,12 +35,6 @@ class _Item:
     box: list[float] | None
 
 
-@register_poses(
-    "bop",
-    "your folder or zip in the format of the BOP challenge; options objects, min_visib, folder, models, max_gib",
-    ("train", "val", "test"),
-    takes_path=True,
-)
 def load_bop(
     query: Query,
     objects: Sequence[int] = (),
@@ -64,11 +57,6 @@ def load_bop(
     return read_bop(files, query.title, folder or query.split, objects, min_visib, models, max_gib)
 
 
-@register_poses(
-    "lmo",
-    "LINEMOD-Occluded, 8 objects in 200 photos of 640x480 (Brachmann et al. 2014); options objects, min_visib, models",
-    ("test",),
-)
 def load_lmo(query: Query, objects: Sequence[int] = (), min_visib: float = 0.1, models: str = "") -> PoseSet:
     """LM-O from a folder `lmo` or `lmo*.zip` below the data root or its `pose`; see `load_bop`."""
     for place in (query.root / "pose", query.root / "lmo", query.root):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet, describe
 from robustvision_core.data.reading.archives import read_members
-from robustvision_core.data.reading.download import fetch
 from robustvision_core.data.reading.plain_pickle import load_plain
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sources.download import fetch
 from robustvision_core.data.sources.npz import read_npz
 from robustvision_core.errors import DataError
 
@@ -35,7 +35,6 @@ class _Release:
     label: Any  # key of the labels in the pickles; place of the label byte in the binary records
 
 
-@register("cifar-10", "photos of 10 classes, 32x32 RGB, 50,000 + 10,000 (Krizhevsky 2009)")
 def load_cifar10(query: Query) -> ImageSet:
     """CIFAR-10 from the official python or binary files, packed or not, or from `cifar10.npz`.
 
@@ -58,7 +57,6 @@ def load_cifar10(query: Query) -> ImageSet:
     return _load(query, [python, binary], "CIFAR10", 10, b"label_names", "cifar10.npz")
 
 
-@register("cifar-100", "photos of 100 classes, 32x32 RGB, 50,000 + 10,000 (Krizhevsky 2009); option coarse")
 def load_cifar100(query: Query, coarse: bool = False) -> ImageSet:
     """CIFAR-100 from the official python or binary files, packed or not; `coarse` takes the 20 superclasses."""
     level = "coarse" if coarse else "fine"

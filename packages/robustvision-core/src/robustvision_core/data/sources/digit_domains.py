@@ -8,11 +8,11 @@ import torch
 
 from robustvision_core.data.domains.blending import blend
 from robustvision_core.data.domains.pair import DomainPair
-from robustvision_core.data.domains.registry import register_domains
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.offline.backgrounds import draw_backgrounds
-from robustvision_core.data.registry import Query, load
-from robustvision_core.data.splits import split
+from robustvision_core.data.registry.image_sets import load
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sampling.splits import split
 from robustvision_core.data.transforms.convert import pad_to, resize, to_rgb
 from robustvision_core.errors import DataError, unknown_name
 
@@ -21,7 +21,6 @@ POOLED = (0.7, 0.15, 0.15)
 SOLID = 127  # grey level above which an enlarged digit is white
 
 
-@register_domains("mnist-mnistm", "MNIST to MNIST-M, 28x28 RGB; options protocol, val, size, seed, backgrounds, photos")
 def load_mnist_mnistm(
     query: Query,
     protocol: str = "disjoint",
@@ -58,10 +57,6 @@ def load_mnist_mnistm(
     return _coloured(query, "mnist", protocol, val, size, seed, backgrounds, photos)
 
 
-@register_domains(
-    "fashion-fashionm",
-    "Fashion-MNIST to the same on backgrounds, 28x28 RGB; options protocol, val, size, seed, backgrounds, photos",
-)
 def load_fashion_fashionm(
     query: Query,
     protocol: str = "disjoint",
@@ -75,11 +70,6 @@ def load_fashion_fashionm(
     return _coloured(query, "fashion-mnist", protocol, val, size, seed, backgrounds, photos)
 
 
-@register_domains(
-    "digits-shift",
-    "scikit-learn's digits to others of them on procedural backgrounds, 28x28 RGB, offline; options strength, val, "
-    "size, seed",
-)
 def load_digits_shift(
     query: Query, strength: float = 0.6, val: float = 0.15, size: int = 28, seed: int = 0
 ) -> DomainPair:
@@ -109,19 +99,16 @@ def load_digits_shift(
     return DomainPair(*map(to_rgb, source), *shifted, name=query.name)
 
 
-@register_domains("mnist-usps", "MNIST to USPS, 28x28 grey; options val, size, seed")
 def load_mnist_usps(query: Query, val: float = 0.1, size: int = 28, seed: int = 0) -> DomainPair:
     """Official training and test parts of both, USPS enlarged; `val` of each training part is cut off."""
     return _two(query, "mnist", "usps", val, size, seed)
 
 
-@register_domains("usps-mnist", "USPS to MNIST, 28x28 grey; options val, size, seed")
 def load_usps_mnist(query: Query, val: float = 0.1, size: int = 28, seed: int = 0) -> DomainPair:
     """As `mnist-usps`, the other way round."""
     return _two(query, "usps", "mnist", val, size, seed)
 
 
-@register_domains("svhn-mnist", "SVHN to MNIST, 32x32 RGB; options val, size, seed")
 def load_svhn_mnist(query: Query, val: float = 0.1, size: int = 32, seed: int = 0) -> DomainPair:
     """Official training and test parts of both, MNIST enlarged and in three channels; see `mnist-usps`."""
     return _two(query, "svhn", "mnist", val, size, seed)

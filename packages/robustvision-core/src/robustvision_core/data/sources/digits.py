@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.data.registry import Query, register
-from robustvision_core.data.splits import rank_in_class
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sampling.splits import rank_in_class
 from robustvision_core.errors import DataError
 
 TEST_EVERY = 5
 
 
-@register("digits", "1,797 real handwritten digits, 8x8 grey, offline (scikit-learn); option size")
 def load_digits(query: Query, size: int = 8) -> ImageSet:
     """The digits of scikit-learn's `load_digits` (test part of the UCI optical digits, Alpaydin and Kaynak 1998).
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.decode import decode_all
-from robustvision_core.data.reading.image_files import SPLITS, ImageFiles, folder_files
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.reading.image_files import ImageFiles, folder_files
+from robustvision_core.data.registry.query import Query
 from robustvision_core.errors import DataError
 
 
-@register("folder", "your images, one subfolder a class; options image_size, grey, max_gib", SPLITS, takes_path=True)
 def load_folder(query: Query, image_size: int = 64, grey: bool = False, max_gib: float = 4.0) -> ImageSet:
     """The images of `PATH/<split>/<class>/`, or of `PATH/<class>/` where PATH has no splits, decoded into memory.
 

@@ -6,23 +6,16 @@ import pathlib
 from collections.abc import Sequence
 
 from robustvision_core.data.domains.pair import DomainPair
-from robustvision_core.data.domains.registry import register_domains
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.image_files import class_files, subfolders
-from robustvision_core.data.registry import Query
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sampling.splits import split
 from robustvision_core.data.sources.folder import decode_files
-from robustvision_core.data.splits import split
 from robustvision_core.errors import DataError, UserError
 
 PARTS = ("train", "val", "test")
 
 
-@register_domains(
-    "folder",
-    "two domains of your images, written folder:PATH:SOURCE:TARGET, with PATH/DOMAIN/<class>/<image>; options "
-    "image_size, sizes, seed, max_gib",
-    takes_path=True,
-)
 def load_folder_domains(
     query: Query,
     image_size: int = 64,

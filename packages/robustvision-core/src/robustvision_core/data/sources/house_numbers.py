@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet, describe
-from robustvision_core.data.reading.download import fetch
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sources.download import fetch
 from robustvision_core.errors import DataError
 
 DIGITS = tuple("0123456789")
 
 
-@register("svhn", "house numbers cropped to digits, 32x32 RGB, 73,257 + 26,032 (Netzer et al. 2011)")
 def load_svhn(query: Query) -> ImageSet:
     """SVHN from `train_32x32.mat` and `test_32x32.mat`; the files' label 10 is the digit 0."""
     path = _find(query, f"{query.split}_32x32.mat", "SVHN", split=query.split)
@@ -26,7 +25,6 @@ def load_svhn(query: Query) -> ImageSet:
     return ImageSet(images, labels % 10, DIGITS, name=query.title)
 
 
-@register("usps", "envelope digits, 16x16 grey, 7,291 + 2,007 (Hull 1994)")
 def load_usps(query: Query) -> ImageSet:
     """USPS from `usps.bz2` and `usps.t.bz2`, the LIBSVM text files."""
     is_train = query.split == "train"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.data.reading.download import fetch
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sources.download import fetch
 from robustvision_core.errors import DataError
 
 DIGITS = tuple("0123456789")
@@ -20,19 +20,16 @@ CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shi
 KANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 
-@register("mnist", "handwritten digits, 28x28 grey, 60,000 + 10,000 (LeCun et al. 1998)")
 def load_mnist(query: Query) -> ImageSet:
     """MNIST from its four IDX files."""
     return _load(query, "MNIST", DIGITS)
 
 
-@register("fashion-mnist", "photos of clothes, 28x28 grey, 60,000 + 10,000 (Xiao et al. 2017)")
 def load_fashion_mnist(query: Query) -> ImageSet:
     """Fashion-MNIST from its four IDX files."""
     return _load(query, "FashionMNIST", CLOTHES)
 
 
-@register("kmnist", "cursive Japanese characters, 28x28 grey, 60,000 + 10,000 (Clanuwat et al. 2018)")
 def load_kmnist(query: Query) -> ImageSet:
     """Kuzushiji-MNIST from its four IDX files."""
     return _load(query, "KMNIST", KANA)

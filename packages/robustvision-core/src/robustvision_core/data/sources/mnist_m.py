@@ -11,15 +11,15 @@ from robustvision_core.data.domains.blending import blend
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.offline.backgrounds import draw_backgrounds
 from robustvision_core.data.reading.photos import Photos, read_photos
-from robustvision_core.data.registry import TRAIN_TEST, Query, load, register
+from robustvision_core.data.registry.image_sets import load
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.registry.table import TRAIN_TEST
 from robustvision_core.data.transforms.convert import pad_to
 from robustvision_core.errors import DataError
 
 SIZES = (28, 32)
 
 
-@register("mnist-m", "MNIST on crops of photos, 28x28 RGB (Ganin and Lempitsky 2015); "
-          "options size, seed, binarise, photos")  # fmt: skip
 def load_mnist_m(query: Query, size: int = 28, seed: int = 0, binarise: bool = True, photos: str = "") -> ImageSet:
     """MNIST-M made from MNIST and photos, by `blend`: deterministic, which no published script is.
 
@@ -42,7 +42,6 @@ def load_mnist_m(query: Query, size: int = 28, seed: int = 0, binarise: bool = T
     return _on_photos(query, "mnist", size, seed, binarise, photos)
 
 
-@register("fashion-mnist-m", "Fashion-MNIST on crops of photos, 28x28 RGB; options size, seed, binarise, photos")
 def load_fashion_mnist_m(
     query: Query, size: int = 28, seed: int = 0, binarise: bool = False, photos: str = ""
 ) -> ImageSet:
@@ -50,16 +49,11 @@ def load_fashion_mnist_m(
     return _on_photos(query, "fashion-mnist", size, seed, binarise, photos)
 
 
-@register("mnist-m-procedural", "MNIST on procedural colour backgrounds, 28x28 RGB; options size, seed, binarise")
 def load_mnist_m_procedural(query: Query, size: int = 28, seed: int = 0, binarise: bool = True) -> ImageSet:
     """As `mnist-m`, with backgrounds that need no photos."""
     return _on_drawings(query, "mnist", size, seed, binarise)
 
 
-@register(
-    "fashion-mnist-m-procedural",
-    "Fashion-MNIST on procedural colour backgrounds, 28x28 RGB; options size, seed, binarise",
-)
 def load_fashion_mnist_m_procedural(query: Query, size: int = 28, seed: int = 0, binarise: bool = False) -> ImageSet:
     """As `fashion-mnist-m`, with backgrounds that need no photos."""
     return _on_drawings(query, "fashion-mnist", size, seed, binarise)

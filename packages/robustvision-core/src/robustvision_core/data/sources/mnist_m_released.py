@@ -9,14 +9,13 @@ import torch
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.archives import read_members
 from robustvision_core.data.reading.decode import decode_all
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.registry.query import Query
 from robustvision_core.errors import DataError
 
 FOLDER, ARCHIVE = "mnist_m", "mnist_m.tar.gz"
 PREFIX = f"{FOLDER}/"  # of every member
 
 
-@register("mnist-m-released", "MNIST-M from the authors' archive, RGB (Ganin and Lempitsky 2015); option size")
 def load_mnist_m_released(query: Query, size: int = 32) -> ImageSet:
     """The images of `mnist_m_<split>/` in the order of `mnist_m_<split>_labels.txt`, whose lines are `file label`.
 

@@ -9,14 +9,13 @@ import torch
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.archives import read_members
 from robustvision_core.data.reading.decode import decode_all
-from robustvision_core.data.reading.download import fetch
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sources.download import fetch
 from robustvision_core.errors import DataError
 
 FOLDERS = {"train": "images_background", "test": "images_evaluation"}
 
 
-@register("omniglot", "characters of 50 alphabets, 964 + 659 classes of 20, grey (Lake et al. 2015); option size")
 def load_omniglot(query: Query, size: int = 28) -> ImageSet:
     """Omniglot from its zip archives or unpacked: the background set for training, the evaluation set for the test.
 

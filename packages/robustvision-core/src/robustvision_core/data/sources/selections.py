@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.data.registry import Query, load, register
-from robustvision_core.data.subsets import long_tail, select_classes
+from robustvision_core.data.registry.image_sets import load
+from robustvision_core.data.registry.query import Query
+from robustvision_core.data.sampling.subsets import long_tail, select_classes
 from robustvision_core.data.transforms.convert import pad_to, rotate_each
 from robustvision_core.run.runtime import derive_seed
 
 SELECTIVE = ("0", "1", "5", "6", "9")
 
 
-@register("cifar-10-lt", "CIFAR-10 with a long-tailed training set of 20,431; option rho")
 def load_cifar10_lt(query: Query, rho: float = 10) -> ImageSet:
     """CIFAR-10 by `long_tail`; the test set is whole, thus balanced."""
     data = _base(query, "cifar-10")
     return long_tail(data, rho) if query.split == "train" else data
 
 
-@register("rot-mnist-lt", "MNIST rotated at random, with a long-tailed training set; options rho, degrees, size, seed")
 def load_rot_mnist_lt(query: Query, rho: float = 10, degrees: float = 180, size: int = 28, seed: int = 0) -> ImageSet:
     """MNIST by `long_tail`, then every image by `rotate_each`; the test set is whole, and rotated too.
 
@@ -36,8 +35,6 @@ def load_rot_mnist_lt(query: Query, rho: float = 10, degrees: float = 180, size:
     return rotate_each(chosen, degrees, derive_seed(seed, query.split))
 
 
-@register("mnist-01569", "the digits 0, 1, 5, 6 and 9 of MNIST, of which only 6 and 9 look like another upside down; "
-          "options degrees, size, seed")  # fmt: skip
 def load_mnist_01569(query: Query, degrees: float = 0, size: int = 28, seed: int = 0) -> ImageSet:
     """Five classes of MNIST by `select_classes`; `degrees` above 0 turns every image by `rotate_each`."""
     data = select_classes(pad_to(_base(query, "mnist"), size), SELECTIVE)

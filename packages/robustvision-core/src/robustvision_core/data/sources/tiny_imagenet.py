@@ -13,7 +13,7 @@ import torch
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.archives import read_members
 from robustvision_core.data.reading.decode import decode_all
-from robustvision_core.data.registry import Query, register
+from robustvision_core.data.registry.query import Query
 from robustvision_core.errors import DataError
 
 FOLDER = "tiny-imagenet-200"
@@ -37,7 +37,6 @@ class _Tree:
         return [line.split("\t") for line in self.text(path).splitlines() if line.strip()]
 
 
-@register("tiny-imagenet", "photos of up to 200 classes, 64x64 RGB, 500 + 50 each (Le and Yang 2015); option size")
 def load_tiny_imagenet(query: Query, size: int = 64) -> ImageSet:
     """Tiny ImageNet from its folder `tiny-imagenet-200` or a `tiny-imagenet*.zip` of it.
 
@@ -53,11 +52,6 @@ def load_tiny_imagenet(query: Query, size: int = 64) -> ImageSet:
     return _decode(tree, samples, wnids, size, query.title)
 
 
-@register(
-    "tiny-imagenet-few-shot",
-    "the Tiny ImageNet classes of miniImageNet, split by class (Ravi and Larochelle 2017); option size",
-    ("train", "val", "test"),
-)
 def load_few_shot(query: Query, size: int = 64) -> ImageSet:
     """Tiny ImageNet's classes that miniImageNet shares, in miniImageNet's split: no class is in two splits.
 

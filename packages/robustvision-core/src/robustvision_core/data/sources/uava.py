@@ -15,8 +15,7 @@ from robustvision_core.data.offline.drone_meshes import KEYPOINTS
 from robustvision_core.data.offline.drones import camera
 from robustvision_core.data.poses.pinhole import nearest_rotation, project
 from robustvision_core.data.poses.pose_set import PoseObject, PoseSet
-from robustvision_core.data.poses.registry import register_poses
-from robustvision_core.data.registry import Query
+from robustvision_core.data.registry.query import Query
 from robustvision_core.data.sources.pose_images import MAX_GIB, decode_within
 from robustvision_core.errors import DataError, unknown_name
 
@@ -35,11 +34,6 @@ class _Row:
     points: list[list[float]]
 
 
-@register_poses(
-    "uava",
-    "rendered drones in scanned buildings, 320x240 (Albanis et al. 2020); options drone, frames, metadata, count",
-    ("train", "val", "test"),
-)
 def load_uava(
     query: Query,
     drone: str = "m2ed",

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.data.offline.hashed import uniform
+from robustvision_core.data.sampling.hashed import uniform
 from robustvision_core.data.transforms.augment import rotate
 from robustvision_core.errors import DataError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustvision_core.data.registry import Query
+from robustvision_core.data.registry.query import Query
 from robustvision_core.errors import DataError
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.data.splits import rank_in_class
+from robustvision_core.data.sampling.splits import rank_in_class
 from robustvision_core.errors import DataError
 from robustvision_core.run.runtime import derive_seed
 

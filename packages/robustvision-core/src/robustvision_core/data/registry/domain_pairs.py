@@ -1,0 +1,77 @@
+"""Domain pairs by name."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from robustvision_core.data.domains.pair import DomainPair
+from robustvision_core.data.registry.table import Registry, Source
+
+WHOLE = ("pair",)  # the one split that they have
+
+DOMAIN_PAIRS: Registry[DomainPair] = Registry(
+    "domain pair",
+    "robustvision.domains",
+    {
+        "mnist-mnistm": Source(
+            "MNIST to MNIST-M, 28x28 RGB; options protocol, val, size, seed, backgrounds, photos",
+            ".sources.digit_domains:load_mnist_mnistm",
+            WHOLE,
+        ),
+        "fashion-fashionm": Source(
+            "Fashion-MNIST to the same on backgrounds, 28x28 RGB; "
+            "options protocol, val, size, seed, backgrounds, photos",
+            ".sources.digit_domains:load_fashion_fashionm",
+            WHOLE,
+        ),
+        "digits-shift": Source(
+            "scikit-learn's digits to others of them on procedural backgrounds, 28x28 RGB, offline; "
+            "options strength, val, size, seed",
+            ".sources.digit_domains:load_digits_shift",
+            WHOLE,
+        ),
+        "mnist-usps": Source(
+            "MNIST to USPS, 28x28 grey; options val, size, seed", ".sources.digit_domains:load_mnist_usps", WHOLE
+        ),
+        "usps-mnist": Source(
+            "USPS to MNIST, 28x28 grey; options val, size, seed", ".sources.digit_domains:load_usps_mnist", WHOLE
+        ),
+        "svhn-mnist": Source(
+            "SVHN to MNIST, 32x32 RGB; options val, size, seed", ".sources.digit_domains:load_svhn_mnist", WHOLE
+        ),
+        "folder": Source(
+            "two domains of your images, written folder:PATH:SOURCE:TARGET, with "
+            "PATH/DOMAIN/<class>/<image>; options image_size, sizes, seed, max_gib",
+            ".sources.folder_domains:load_folder_domains",
+            WHOLE,
+            takes_path=True,
+        ),
+    },
+)
+
+domain_names = DOMAIN_PAIRS.names
+register_domains = functools.partial(DOMAIN_PAIRS.register, splits=WHOLE)
+"""As `robustvision_core.data.register`, for `load(query, **options) -> DomainPair`."""
+
+
+def load_domains(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    **options: Any,
+) -> DomainPair:
+    """Load a source and a target domain.
+
+    Args:
+        name: One of `domain_names`.
+        root: The folder of all data sets, as for `robustvision_core.data.load`.
+        download: Fetch what is missing, where the sources can.
+        options: What the pair takes besides, as `seed` and `protocol` of mnist-mnistm.
+
+    Raises:
+        UserError: No such pair or option.
+        DataError: Files are missing, truncated or hold what they must not; or the classes of the domains differ.
+    """
+    return DOMAIN_PAIRS.load(name, WHOLE[0], root, download, options)
