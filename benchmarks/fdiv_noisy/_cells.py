@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from fdiv_noisy.cli import criteria
+from fdiv_noisy.cli.classifier import confusion_on_test, make_network, summarise
 from fdiv_noisy.cli.data import load
-from fdiv_noisy.cli.evaluate import confusion_on_test, summarise
 from fdiv_noisy.cli.recipes import TrainConfig
-from fdiv_noisy.cli.train import Step, fit_on, make_network
+from fdiv_noisy.cli.train import Step, fit_on
 from robustvision_core.run.files import write_json
 from robustvision_core.run.runtime import Runtime
 

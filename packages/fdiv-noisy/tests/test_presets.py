@@ -7,17 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from fdiv_noisy.cli import criteria
+from fdiv_noisy.cli.batches import PeerBatches, make_batches
+from fdiv_noisy.cli.classifier import make_network
 from fdiv_noisy.cli.data import NoisySet
 from fdiv_noisy.cli.recipes import TrainConfig
-from fdiv_noisy.cli.train import (
-    PeerBatches,
-    Step,
-    make_batches,
-    make_network,
-    make_optimizer,
-    make_scheduler,
-    takes_peers,
-)
+from fdiv_noisy.cli.train import Step, make_optimizer, make_scheduler, takes_peers
 from fdiv_noisy.estimation import select_structure
 from fdiv_noisy.networks import build
 from robustvision_core.data import ImageSet
@@ -33,8 +27,8 @@ RATES = {
 }
 EPOCHS = {"mnist-paper": 80, "cifar10-paper": 100, "cifar100-paper": 220, "clothing1m-paper": 40}
 SHAPES = {"mnist": (1, 28, 10), "fashion": (1, 28, 10), "mnist-paper": (1, 28, 10), "quick": (1, 28, 10),
-          "cifar10": (3, 32, 10), "cifar10-paper": (3, 32, 10), "cifar100-paper": (3, 32, 100),
-          "clothing1m-paper": (3, 224, 14)}  # fmt: skip
+          "smoke": (1, 16, 10), "cifar10": (3, 32, 10), "cifar10-paper": (3, 32, 10),
+          "cifar100-paper": (3, 32, 100), "clothing1m-paper": (3, 224, 14)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RATES)

@@ -15,9 +15,12 @@ import pytest
 import torch
 from fdiv_noisy import FDivergenceLoss, PairConditionalLoss, WarmUp, auto_loss, class_prior, noise
 from fdiv_noisy.cli import criteria, main
+from fdiv_noisy.cli.batches import PeerBatches, make_batches
+from fdiv_noisy.cli.classifier import make_network
 from fdiv_noisy.cli.data import load
-from fdiv_noisy.cli.recipes import LOSSES, TrainConfig
-from fdiv_noisy.cli.train import PeerBatches, Step, fit_on, make_batches, make_network
+from fdiv_noisy.cli.names import LOSSES
+from fdiv_noisy.cli.recipes import TrainConfig
+from fdiv_noisy.cli.train import Step, fit_on
 from fdiv_noisy.estimation import select_structure
 from fdiv_noisy.networks import CNN, NETWORKS, PreActResNet18, build
 from robustvision_core.run.folder import load_checkpoint, read_metrics

@@ -8,28 +8,28 @@ COMMANDS = {
     "demo": (
         "train on noisy digits with and without our losses",
         ".demo:demo",
-        ".demo:DemoConfig",
+        ".options:DemoConfig",
     ),
     "train": ("train a classifier on noisy labels", ".train:train", ".recipes:TrainConfig"),
     "evaluate": (
         "test a trained classifier",
         ".evaluate:evaluate",
-        ".evaluate:EvaluateConfig",
+        ".options:EvaluateConfig",
     ),
     "noise make": (
         "write a file of noisy labels",
         ".noise:make_noise",
-        ".noise:MakeConfig",
+        ".options:MakeConfig",
     ),
     "noise inspect": (
         "describe a file of noisy labels",
         ".noise:inspect_noise",
-        ".noise:InspectConfig",
+        ".options:InspectConfig",
     ),
     "estimate": (
         "find the noise in noisy labels alone",
         ".noise:estimate_noise",
-        ".noise:EstimateConfig",
+        ".options:EstimateConfig",
     ),
 }
 

@@ -20,24 +20,31 @@ from fdiv_noisy.cli.recipes import TrainConfig
 from fdiv_noisy.divergences import DIVERGENCES
 from fdiv_noisy.estimation import NoiseReport, estimate, find_pairs
 from fdiv_noisy.labels import class_prior
-from fdiv_noisy.losses import rivals
+from fdiv_noisy.losses.backward import BackwardCorrection
+from fdiv_noisy.losses.dmi import DMILoss
 from fdiv_noisy.losses.f_divergence import FDivergenceLoss
+from fdiv_noisy.losses.forward import ForwardCorrection
+from fdiv_noisy.losses.gce import GCELoss
+from fdiv_noisy.losses.mae import MAELoss
+from fdiv_noisy.losses.nce_rce import NCERCELoss
 from fdiv_noisy.losses.pair_conditional import PairConditionalLoss
+from fdiv_noisy.losses.peer import PeerLoss
+from fdiv_noisy.losses.sce import SCELoss
 from fdiv_noisy.noise import NoiseSummary, describe
 from fdiv_noisy.schedules import WarmUp
 from fdiv_noisy.transition import Transition, as_matrix, check_matrix, fit_sparse, fit_uniform
 
 PLAIN = {
     "ce": nn.CrossEntropyLoss,
-    "gce": rivals.GCELoss,
-    "sce": rivals.SCELoss,
-    "mae": rivals.MAELoss,
-    "nce-rce": rivals.NCERCELoss,
-    "peer": rivals.PeerLoss,
-    "dmi": rivals.DMILoss,
+    "gce": GCELoss,
+    "sce": SCELoss,
+    "mae": MAELoss,
+    "nce-rce": NCERCELoss,
+    "peer": PeerLoss,
+    "dmi": DMILoss,
 }
 STRUCTURE_FITS = 0.1  # largest misfit of a uniform or sparse model, relative to the off-diagonal mass
-CORRECTED = {"forward": rivals.ForwardCorrection, "backward": rivals.BackwardCorrection}
+CORRECTED = {"forward": ForwardCorrection, "backward": BackwardCorrection}
 
 
 def build(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) -> tuple[WarmUp, NoiseReport | None]:

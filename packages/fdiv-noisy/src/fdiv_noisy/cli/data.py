@@ -13,8 +13,8 @@ from robustvision_core.run.runtime import derive_seed
 from torch import Tensor
 
 from fdiv_noisy import noise
+from fdiv_noisy.cli.names import LEVELS, NOISES
 from fdiv_noisy.cli.recipes import TrainConfig
-from fdiv_noisy.noise.presets import LEVELS
 from fdiv_noisy.transition import Transition, as_matrix
 
 # folder and file prefix of the label files published with the paper
@@ -24,7 +24,6 @@ PUBLISHED = {
     "cifar-10": ("CIFAR-10", "CIFAR10"),
     "cifar-100": ("CIFAR-100", "CIFAR100"),
 }
-MODELS = ("none", *LEVELS, "uniform", "random", "pair", "asymmetric", "instance", "published", "file")
 CIFAR100_LEVELS = {"r0_3": "random-low", "r0_4": "random-high"}  # its other files were drawn at random
 BY_CLASS = ("folder", "npz")  # sets that may be sorted by class, where the first samples are of the first classes
 
@@ -39,7 +38,7 @@ class NoisySet:
 
     Attributes:
         train: Training images with noisy labels.
-        val: Held-out training images with noisy labels; None where none are held out.
+        val: Validation set: training images that are kept back, with noisy labels; None without one.
         test: Test images with clean labels.
         clean: (N,) clean labels of `train`, for reports only; None where nobody knows them.
     """
@@ -114,8 +113,8 @@ def _stream(config: TrainConfig) -> NoisySet:
 def noisy_labels(config: TrainConfig, clean: ImageSet) -> Tensor:
     """Labels (N,) of the whole training set under the noise of `config`."""
     kind, _, argument = config.noise.partition(":")
-    if kind not in MODELS:
-        raise unknown_name("noise", config.noise, MODELS)
+    if kind not in NOISES:
+        raise unknown_name("noise", config.noise, NOISES)
     if argument and (kind == "none" or kind in LEVELS):
         raise UserError(f"--noise {config.noise}: {kind} takes no argument; uniform:RATE and others take a rate")
     if kind == "none":

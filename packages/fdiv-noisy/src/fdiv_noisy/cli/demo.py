@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from robustvision_core.run import plots
@@ -14,27 +14,14 @@ from robustvision_core.run.runtime import Runtime
 from tqdm import tqdm
 
 from fdiv_noisy.cli import criteria
+from fdiv_noisy.cli.classifier import confusion_on_test, make_network
 from fdiv_noisy.cli.data import load
-from fdiv_noisy.cli.evaluate import confusion_on_test
+from fdiv_noisy.cli.options import DemoConfig
 from fdiv_noisy.cli.recipes import TrainConfig
-from fdiv_noisy.cli.train import Step, fit_on, make_network
+from fdiv_noisy.cli.train import Step, fit_on
 
 NOISES = {"sparse-high": "flips inside pairs of classes", "uniform-high": "flips to any class"}
 LOSSES = {"ce": "cross-entropy", "kl": "f-divergence KL", "auto": "found by the code"}
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """Train on scikit-learn's digits under heavy label noise, with and without the package's losses."""
-
-    epochs: int = 30
-    """Passes over the 1,442 images."""
-    seed: int = 0
-    """Of the networks."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    out: str = ""
-    """Folder for the picture; empty makes a new one under runs/."""
 
 
 def demo(config: DemoConfig) -> None:
@@ -43,7 +30,9 @@ def demo(config: DemoConfig) -> None:
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "fdiv-noisy-demo")
     results: dict[str, dict[str, float]] = {}
     wrong: dict[str, float] = {}
-    with tqdm(total=len(NOISES) * len(LOSSES), desc="demo", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        total=len(NOISES) * len(LOSSES), desc="demo", disable=not (config.progress and sys.stderr.isatty())
+    ) as bar:
         for noise in NOISES:
             for loss in LOSSES:
                 wrong[noise], right = run(config, noise, loss)

@@ -12,7 +12,7 @@ from torch import Tensor
 def training(records: Sequence[dict], path: str | os.PathLike[str]) -> None:
     """Loss, and the score that selects the epoch, over epochs."""
     epochs = [record["epoch"] for record in records]
-    names = {"loss": "loss (noisy training labels)", "val_score": "selection score (noisy held-out labels)"}
+    names = {"loss": "loss (noisy training labels)", "val_score": "selection score (noisy validation labels)"}
     series = {title: (epochs, [record[key] for record in records]) for key, title in names.items() if key in records[0]}
     plots.curves(series, path, xlabel="epoch", ylabel="value", title="training")
 

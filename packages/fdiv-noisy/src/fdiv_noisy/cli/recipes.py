@@ -6,28 +6,29 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from robustvision_core.errors import UserError, unknown_name
-from robustvision_core.run.options import RunOptions
+from robustvision_core.run.options import Checks, RunOptions
 
-from fdiv_noisy.divergences import DIVERGENCES
+from fdiv_noisy.cli.names import CORRECTABLE, LOSSES
 
-LOSSES = (
-    "auto",
-    "ce",
-    *DIVERGENCES,
-    "pair-conditional",
-    "forward",
-    "backward",
-    "gce",
-    "sce",
-    "mae",
-    "nce-rce",
-    "peer",
-    "dmi",
-)
-"""What `--loss` takes; `auto` finds the noise in the labels and chooses."""
 
-CORRECTABLE = (*DIVERGENCES, "forward", "backward", "pair-conditional")
-"""The losses that `--correction` goes with."""
+@dataclass(frozen=True)
+class Optimizer(Checks):
+    """How the weights follow the gradient."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    """Which one."""
+    lr: float = 1e-3
+    """Learning rate at the start."""
+    lr_steps: tuple[tuple[float, float], ...] = ((0.6, 0.5), (0.85, 0.1))
+    """(share of the epochs, factor): from there on the rate is the factor times its start."""
+    momentum: float = 0.9
+    """Of sgd."""
+    weight_decay: float = 0.0
+    """Weight of the squared norm."""
+
+    def __post_init__(self) -> None:
+        self.at_least(0, "momentum", "weight_decay")
+        self.positive("lr")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class TrainConfig(RunOptions):
     """Train a classifier on noisy labels; the clean test set is looked at once, at the end."""
 
     preset: str = "quick"
-    """Which defaults the other options change: see the README for the list."""
+    """Which defaults the other options change: quick, smoke (tries the code in seconds), mnist, fashion, cifar10,
+    mnist-paper, cifar10-paper, cifar100-paper or clothing1m-paper."""
     data: str = "digits"
     """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, npz:PATH, folder:PATH."""
     download: bool = False
@@ -47,7 +49,8 @@ class TrainConfig(RunOptions):
     noise_seed: int = 0
     """Draws the noise; apart from the seed, so that runs of several seeds share their labels."""
     loss: str = "auto"
-    """auto, ce, one of the eight divergences, pair-conditional, or a rival."""
+    """auto (finds the noise and chooses), ce, a divergence (tv, js, pearson, neyman, kl, reverse_kl, jeffrey,
+    sq_hellinger), pair-conditional, forward, backward, gce, sce, mae, nce-rce, peer or dmi."""
     product: Literal["exact", "shift", "external"] = "exact"
     """Where a divergence takes independent labels from: exact has the least variance, shift the least cost, external
     is the published algorithm."""
@@ -58,7 +61,7 @@ class TrainConfig(RunOptions):
     warmup: int = 0
     """Epochs of cross-entropy first; auto and pair-conditional take at least one."""
     network: Literal["cnn", "preact_resnet18", "resnet50"] = "cnn"
-    """Network."""
+    """cnn for grey images of 28 pixels, preact_resnet18 for 32, resnet50 for photos."""
     init: str = ""
     """Start from the weights of this checkpoint."""
     train_size: int = 0
@@ -75,20 +78,19 @@ class TrainConfig(RunOptions):
     """Passes over the training set."""
     batch_size: int = 128
     """Samples a step, all processes together."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Optimizer."""
-    lr: float = 1e-3
-    """Learning rate at the start."""
-    lr_steps: tuple[tuple[float, float], ...] = ((0.6, 0.5), (0.85, 0.1))
-    """(share of the epochs, factor): from there on the rate is the factor times its start."""
-    momentum: float = 0.9
-    """Of sgd."""
-    weight_decay: float = 0.0
-    """Of the optimizer."""
     augment: bool = False
     """Random shifts by up to 4 pixels, flips and rotations by up to 15 degrees, as the paper does on CIFAR."""
+    optimizer: Optimizer = Optimizer()  # it is frozen
+    """How the weights follow the gradient."""
 
     PRESETS: ClassVar[dict[str, TrainConfig]]
+    ALIASES: ClassVar[dict[str, str]] = {
+        "optimizer": "optimizer.name",
+        "lr": "optimizer.lr",
+        "lr_steps": "optimizer.lr_steps",
+        "momentum": "optimizer.momentum",
+        "weight_decay": "optimizer.weight_decay",
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,8 +99,7 @@ class TrainConfig(RunOptions):
         if self.correction != "none" and self.loss not in CORRECTABLE:
             raise UserError(f"{self.loss} takes no --correction: use it with one of {', '.join(CORRECTABLE)}")
         self.at_least(1, "epochs", "batch_size", "image_size")
-        self.at_least(0, "train_size", "val_size", "warmup", "momentum", "weight_decay")
-        self.positive("lr")
+        self.at_least(0, "train_size", "val_size", "warmup")
 
 
 _QUICK = TrainConfig(epochs=30, batch_size=32)  # digits has 1,442 images
@@ -110,15 +111,14 @@ _CIFAR = TrainConfig(
     network="preact_resnet18",
     image_size=32,
     epochs=100,
-    optimizer="sgd",
-    lr=0.05,
-    weight_decay=5e-4,
+    optimizer=Optimizer("sgd", lr=0.05, weight_decay=5e-4),
     augment=True,
     warmup=10,
 )
 
 TrainConfig.PRESETS = {
     "quick": _QUICK,
+    "smoke": replace(_QUICK, preset="smoke", train_size=300, image_size=16, epochs=2),  # tries the code in seconds
     # what was measured best on the full set in a few minutes of two cores
     "mnist": _MNIST,
     "fashion": replace(_MNIST, preset="fashion", data="fashion-mnist"),
@@ -134,7 +134,7 @@ TrainConfig.PRESETS = {
         product="external",
         val_size=10_000,
         epochs=80,
-        lr_steps=((21 / 80, 0.5),),
+        optimizer=Optimizer(lr_steps=((21 / 80, 0.5),)),
     ),
     # from scratch, as the text says; the code goes on from 240 epochs of cross-entropy: give such a run as --init
     "cifar10-paper": replace(
@@ -143,8 +143,7 @@ TrainConfig.PRESETS = {
         loss="tv",
         product="external",
         val_size=10_000,
-        lr=0.01,
-        lr_steps=((0.3, 0.1), (0.6, 0.01), (0.9, 0.001)),
+        optimizer=replace(_CIFAR.optimizer, lr=0.01, lr_steps=((0.3, 0.1), (0.6, 0.01), (0.9, 0.001))),
         warmup=0,
     ),
     # the text's 120 epochs of cross-entropy, then the 100 of the other sets; the code goes on from the best of 240
@@ -157,12 +156,15 @@ TrainConfig.PRESETS = {
         product="external",
         val_size=10_000,
         epochs=220,
-        lr=0.1,
-        lr_steps=((60 / 220, 0.1), (150 / 220, 0.01), (180 / 220, 0.001), (210 / 220, 0.0001)),
+        optimizer=replace(
+            _CIFAR.optimizer,
+            lr=0.1,
+            lr_steps=((60 / 220, 0.1), (150 / 220, 0.01), (180 / 220, 0.001), (210 / 220, 0.0001)),
+        ),
         warmup=120,
     ),
     # the published network starts from ImageNet weights, this one at random (or --init); the product's labels are drawn
-    # evenly from the classes there, from a third batch here; augmentation turns and shifts besides the crop and flip
+    # evenly from the classes there, from a third batch here; augmentation rotates and shifts besides the crop and flip
     "clothing1m-paper": replace(
         _CIFAR,
         preset="clothing1m-paper",
@@ -176,16 +178,19 @@ TrainConfig.PRESETS = {
         val_size=1,
         epochs=40,
         batch_size=128,
-        lr=0.002,
-        lr_steps=(
-            (0.25, 0.025),
-            (0.375, 0.005),
-            (0.5, 0.0025),
-            (0.625, 0.0005),
-            (0.75, 0.00025),
-            (0.875, 0.00005),
+        optimizer=replace(
+            _CIFAR.optimizer,
+            lr=0.002,
+            lr_steps=(
+                (0.25, 0.025),
+                (0.375, 0.005),
+                (0.5, 0.0025),
+                (0.625, 0.0005),
+                (0.75, 0.00025),
+                (0.875, 0.00005),
+            ),
+            weight_decay=1e-3,
         ),
-        weight_decay=1e-3,
         warmup=10,
     ),
 }

@@ -4,57 +4,24 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from robustvision_core.data import Batch, DeviceBatches, FileBatches, ImageFiles, affine_augment
-from robustvision_core.errors import UserError
+from robustvision_core.data import Batch
 from robustvision_core.run.folder import Run, load_checkpoint, load_part
 from robustvision_core.run.loop import fit
 from robustvision_core.run.metrics import accuracy, predict
-from robustvision_core.run.runtime import Runtime, channels_last, derive_seed
+from robustvision_core.run.runtime import Runtime, channels_last
 from torch import Tensor, nn
 
 from fdiv_noisy.cli import criteria, plots
-from fdiv_noisy.cli.data import Images, NoisySet, load
-from fdiv_noisy.cli.evaluate import confusion_on_test, ordered_batches, summarise
+from fdiv_noisy.cli.batches import PeerBatch, PeerBatches, make_batches
+from fdiv_noisy.cli.classifier import confusion_on_test, make_network, ordered_batches, summarise
+from fdiv_noisy.cli.data import NoisySet, load
 from fdiv_noisy.cli.recipes import TrainConfig
 from fdiv_noisy.losses.f_divergence import FDivergenceLoss
-from fdiv_noisy.networks import build
 from fdiv_noisy.schedules import WarmUp
-
-TrainBatches = DeviceBatches | FileBatches
-
-
-class PeerBatch(NamedTuple):
-    """A batch and the two that algorithm 1 takes beside it.
-
-    Attributes:
-        batch: Images with their labels.
-        peer_images: (B, C, H, W) images of a second batch.
-        peer_labels: (B,) labels of a third.
-    """
-
-    batch: Batch
-    peer_images: Tensor
-    peer_labels: Tensor
-
-
-class PeerBatches:
-    """Each batch with the images and labels of two others, drawn in orders of their own."""
-
-    def __init__(self, batches: TrainBatches, images: TrainBatches, labels: TrainBatches) -> None:
-        self.parts = (batches, images, labels)
-
-    def __len__(self) -> int:
-        return len(self.parts[0])
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[PeerBatch]:
-        """The batches of one epoch from number `start` on."""
-        for batch, images, labels in zip(*(part.epoch(epoch, start) for part in self.parts), strict=True):
-            yield PeerBatch(batch, images.images, labels.labels)
 
 
 class Step(nn.Module):
@@ -137,62 +104,24 @@ def selection_score(criterion: nn.Module, logits: Tensor, labels: Tensor) -> flo
     return -float(criterion(logits, labels))
 
 
-def make_network(config: TrainConfig, data: Images) -> nn.Module:
-    """The network of `config`, with the weights of `init` if one is named."""
-    side = config.image_size
-    channels, height, width = (3, side, side) if isinstance(data, ImageFiles) else data.shape
-    if height != width:
-        raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
-    try:
-        network = build(config.network, channels, height, len(data.classes))
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if config.init:
-        load_part(network, config.init)
-    return network
-
-
 def takes_peers(criterion: WarmUp) -> bool:
     """Whether the loss after the warm-up wants the further batches of algorithm 1."""
     return isinstance(criterion.then, FDivergenceLoss) and criterion.then.product == "external"
 
 
-def make_batches(
-    config: TrainConfig, data: Images, runtime: Runtime, *, peers: bool = False
-) -> TrainBatches | PeerBatches:
-    """Shuffled training batches, with `peers` those of algorithm 1 beside them."""
-    options: dict[str, Any] = {
-        "shuffle": True,
-        "rank": runtime.rank,
-        "world_size": runtime.world_size,
-        "augment": affine_augment() if config.augment else None,
-        "device": runtime.device,
-    }
-
-    def make(name: str) -> TrainBatches:
-        seed = derive_seed(config.seed, name)
-        if isinstance(data, ImageFiles):
-            more = {"image_size": config.image_size, "random_crop": True}
-            return FileBatches(data, config.batch_size, seed=seed, **more, **options)
-        return DeviceBatches(data, config.batch_size, seed=seed, **options)
-
-    if not peers:
-        return make("order")
-    return PeerBatches(make("order"), make("peer images"), make("peer labels"))
-
-
 def make_optimizer(config: TrainConfig, step: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `config`."""
-    if config.optimizer == "adam":
-        return torch.optim.Adam(step.parameters(), config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(step.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
+    asked = config.optimizer
+    if asked.name == "adam":
+        return torch.optim.Adam(step.parameters(), asked.lr, weight_decay=asked.weight_decay)
+    return torch.optim.SGD(step.parameters(), asked.lr, asked.momentum, weight_decay=asked.weight_decay)
 
 
 def make_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
     """The steps of the learning rate."""
 
     def factor(epoch: int) -> float:
-        passed = [value for share, value in config.lr_steps if epoch >= round(share * config.epochs)]
+        passed = [value for share, value in config.optimizer.lr_steps if epoch >= round(share * config.epochs)]
         return passed[-1] if passed else 1.0
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -28,11 +28,11 @@ class Fit:
     Attributes:
         folds: Parts the samples are split into; each is predicted by a network trained on the others.
         epochs: Most epochs of one network.
-        patience: Epochs without a lower held-out loss after which training stops.
+        patience: Epochs without a lower validation loss after which training stops.
         batch_size: Samples in a step.
         learning_rate: Of Adam.
         weight_decay: Of Adam.
-        held_out: Share of the training samples that only measures the loss for stopping.
+        held_out: Share of the training samples that forms the validation set, whose loss says when to stop.
     """
 
     folds: int = 2
@@ -63,8 +63,8 @@ def cross_fit_probabilities(
 ) -> Tensor:
     r"""Estimate the noisy posterior $\eta_k(x) = P(\tilde Y = k \mid x)$ of every sample, out of fold.
 
-    Networks learn the noisy labels with cross-entropy and stop at the lowest loss on held-out noisy labels, before
-    they learn single labels by heart: each probability is then close to calibrated, and says nothing of the sample's
+    Networks learn the noisy labels with cross-entropy and stop at the lowest loss on a validation set of noisy labels,
+    before they learn single labels by heart: each probability is then close to calibrated, and says nothing of the sample's
     own label, which the estimators of this package rely on. The same arguments give the same result, and the global
     random state is left as it was.
 
@@ -78,7 +78,7 @@ def cross_fit_probabilities(
         fit: How to train.
         device: Where to train; by default where the inputs are.
         seed: Of the splits, the batches and the networks.
-        on_epoch: Called with (fold, epoch, held-out loss) after every epoch.
+        on_epoch: Called with (fold, epoch, validation loss) after every epoch.
 
     Returns:
         (N, K) float32 on the labels' device, rows sum to 1.
@@ -145,7 +145,7 @@ class _Samples(NamedTuple):
 
 
 def _train(model: nn.Module, samples: _Samples, rows: Tensor, fit: Fit, generator: torch.Generator) -> Iterator[float]:
-    """Train the model, giving the held-out loss of each epoch; it ends with the weights of the best one."""
+    """Train the model, giving the validation loss of each epoch; it ends with the weights of the best one."""
     held = max(1, round(fit.held_out * len(rows)))
     watched, rows = rows[:held], rows[held:]
     optimizer = torch.optim.Adam(model.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay)

@@ -50,7 +50,7 @@ def estimate(
         fit: How to train.
         device: Where to train; by default where the inputs are.
         seed: Of everything random.
-        on_epoch: Called with (fold, epoch, held-out loss) after every epoch.
+        on_epoch: Called with (fold, epoch, validation loss) after every epoch.
 
     Raises:
         ValueError: Shapes, types or ranges do not fit.

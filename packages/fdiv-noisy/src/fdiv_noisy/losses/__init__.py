@@ -1,1 +1,1 @@
-"""The f-divergence losses, the pair-conditional loss, and their rivals."""
+"""The losses: f-divergences, the pair-conditional loss, and one file for each rival."""

@@ -52,8 +52,8 @@ def instance_dependent(
 ) -> Tensor:
     """Labels whose chance of a flip, and where to, depends on the sample (Xia et al. 2020, appendix, algorithm 2).
 
-    Sample n flips with chance $q_n$, drawn from a normal of deviation `spread` truncated to [0, 1], whose location is
-    such that the mean after the truncation is `rate` (the authors' code puts the location at `rate`, which makes few
+    Sample n flips with chance $q_n$, drawn from a normal of standard deviation `spread` truncated to [0, 1], whose
+    location is such that the mean after the truncation is `rate` (the authors' code puts the location at `rate`, which makes few
     wrong labels more), to class $j \\ne y_n$ with chance proportional to $\\exp(x_n^T w_{y_n j})$, where w is a random
     normal projection of each class. The larger the features' norm, the more the flips of a class agree on one target:
     standardise the features as for training.
@@ -63,8 +63,8 @@ def instance_dependent(
         labels: (N,) int64 clean classes in 0..K-1.
         rate: Mean share of wrong labels in [0, 1].
         num_classes: K.
-        spread: Deviation of the per-sample rate before the truncation, > 0; at most four times the distance of `rate`
-            from 0 and 1 is used, as the truncated normal can come no nearer to them.
+        spread: Standard deviation of the per-sample rate before the truncation, > 0; at most four times the distance of
+            `rate` from 0 and 1 is used, as the truncated normal can come no nearer to them.
         generator: Source of the randomness, on any device.
 
     Returns:
@@ -134,7 +134,7 @@ def _truncated_normal(like: Tensor, mean: float, deviation: float, generator: to
 
 
 def _location(mean: float, deviation: float) -> float:
-    """Where a normal of this deviation must lie for its truncation to [0, 1] to have this mean, in (0, 1)."""
+    """Where a normal of this standard deviation must lie for its truncation to [0, 1] to have this mean, in (0, 1)."""
     if mean > 0.5:
         return 1 - _location(1 - mean, deviation)
     low, high = mean - 8 * deviation, mean

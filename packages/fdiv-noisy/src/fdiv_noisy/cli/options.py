@@ -1,0 +1,95 @@
+"""Options of every verb but `train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from fdiv_noisy.cli.recipes import TrainConfig
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Test a trained classifier on the clean test set of its data."""
+
+    run: str
+    """Run folder that training wrote."""
+    which: Literal["checkpoint", "best"] = "checkpoint"
+    """The last epoch, or the selected one."""
+    data_root: str = ""
+    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch missing data where that can be done."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: str = ""
+    """Write the confusion matrix as a picture here."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which noisy labels."""
+
+    data: str = "digits"
+    """Data set, as of train."""
+    noise: str = "sparse-high"
+    """Label noise, as of train."""
+    noise_seed: int = 0
+    """Draws the noise."""
+    data_root: str = ""
+    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch missing data where that can be done."""
+
+    def train_config(self, **changes: Any) -> TrainConfig:
+        """The same data as training would load it."""
+        same = ("data", "noise", "noise_seed", "data_root", "download")
+        return replace(TrainConfig.PRESETS["quick"], **{name: getattr(self, name) for name in same}, **changes)
+
+
+@dataclass(frozen=True)
+class MakeConfig(DataConfig):
+    """Write a file of noisy labels for the training set."""
+
+    out: str = "noisy_labels.pt"
+    """The file, in the layout of the published ones."""
+
+
+@dataclass(frozen=True)
+class InspectConfig(DataConfig):
+    """Compare noisy labels with the clean ones."""
+
+    plot: str = ""
+    """Write the transition matrix as a picture here."""
+
+
+@dataclass(frozen=True)
+class EstimateConfig(DataConfig):
+    """Find the noise in noisy labels, which are all that is looked at."""
+
+    train_size: int = 0
+    """First so many samples; 0 takes all."""
+    seed: int = 0
+    """Of the small networks that are trained."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    plot: str = ""
+    """Write the estimated transition matrix as a picture here."""
+    progress: bool = True
+    """Show a bar on a terminal."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Train on scikit-learn's digits under heavy label noise, with and without the package's losses."""
+
+    epochs: int = 30
+    """Passes over the 1,442 images."""
+    seed: int = 0
+    """Of the networks."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: str = ""
+    """Folder for the picture; empty makes a new one under runs/."""
+    progress: bool = True
+    """Show a bar on a terminal."""

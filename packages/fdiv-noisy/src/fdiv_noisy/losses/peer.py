@@ -1,0 +1,40 @@
+"""Peer loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fdiv_noisy.labels import Labels, pair_scale
+from fdiv_noisy.losses.label_linear import LabelLinearLoss
+
+
+class PeerLoss(LabelLinearLoss):
+    r"""Peer loss $CE(x, \tilde y) - \alpha\, CE(x^\dagger, y^\circ)$ (Liu and Guo 2020).
+
+    The peer label is that of another sample of the batch (one random cyclic shift a call), which is unbiased and needs
+    no second forward pass. Cross-entropy is $-\log(p + \epsilon)$, without which the peer term has no bound.
+
+    Args:
+        alpha: Weight of the peer term; may be set between calls, as the authors do on MNIST under uniform noise:
+            `fdiv_noisy.piecewise_linear([(120, 0.0), (300, 1.0)])` of the epoch.
+        eps: Floor under the probability.
+        generator: A CPU generator for the shifts.
+    """
+
+    def __init__(
+        self, alpha: float = 1.0, eps: float = 1e-5, generator: torch.Generator | None = None, **options
+    ) -> None:
+        super().__init__(**options)
+        self.alpha, self.eps, self.generator = alpha, eps, generator
+
+    def class_values(self, log_p: Tensor) -> Tensor:
+        """(N, K)."""
+        return -(log_p.exp() + self.eps).log()
+
+    def sample_values(self, values: Tensor, labels: Labels) -> Tensor:
+        """(N,)."""
+        n = labels.weight.numel()
+        peers = labels.rolled(torch.randint(1, max(n, 2), (), generator=self.generator))
+        scale = labels.weight * (pair_scale(labels.weight) * (n - 1))
+        return labels.contract(values) - self.alpha * scale * peers.contract(values)
