@@ -64,9 +64,9 @@ def cross_fit_probabilities(
     r"""Estimate the noisy posterior $\eta_k(x) = P(\tilde Y = k \mid x)$ of every sample, out of fold.
 
     Networks learn the noisy labels with cross-entropy and stop at the lowest loss on a validation set of noisy labels,
-    before they learn single labels by heart: each probability is then close to calibrated, and says nothing of the sample's
-    own label, which the estimators of this package rely on. The same arguments give the same result, and the global
-    random state is left as it was.
+    before they learn single labels by heart: each probability is then close to calibrated, and says nothing of the
+    sample's own label, which the estimators of this package rely on. The same arguments give the same result, and the
+    global random state is left as it was.
 
     Args:
         inputs: (N, ...) floats as the model takes them, or uint8, which become [0, 1] floats batch by batch.

@@ -53,10 +53,10 @@ def instance_dependent(
     """Labels whose chance of a flip, and where to, depends on the sample (Xia et al. 2020, appendix, algorithm 2).
 
     Sample n flips with chance $q_n$, drawn from a normal of standard deviation `spread` truncated to [0, 1], whose
-    location is such that the mean after the truncation is `rate` (the authors' code puts the location at `rate`, which makes few
-    wrong labels more), to class $j \\ne y_n$ with chance proportional to $\\exp(x_n^T w_{y_n j})$, where w is a random
-    normal projection of each class. The larger the features' norm, the more the flips of a class agree on one target:
-    standardise the features as for training.
+    location is such that the mean after the truncation is `rate` (the authors' code puts the location at `rate`, for a
+    few more wrong labels), to class $j \\ne y_n$ with chance proportional to $\\exp(x_n^T w_{y_n j})$, where w is a
+    random normal projection of each class. The larger the features' norm, the more the flips of a class agree on one
+    target: standardise the features as for training.
 
     Args:
         features: (N, ...) floats.
