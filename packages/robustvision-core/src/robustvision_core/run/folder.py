@@ -46,6 +46,7 @@ class Run:
     ) -> None:
         self.folder = pathlib.Path(folder)
         self.config = plain(config)
+        self.about: dict[str, Any] = {}  # what `robustvision_core.predict.describe` gives, for checkpoints to hold
         self._config_type = type(config) if dataclasses.is_dataclass(config) else None
         self.resume = resume
         self.writes = writes
@@ -105,7 +106,7 @@ class Run:
     def save(self, path: pathlib.Path, state: Mapping[str, Any]) -> None:
         """Write `state` (tensors and plain values) with the run's configuration to `path`, whole or not at all."""
         if self.writes:
-            save_checkpoint(path, {**state, "config": self.config})
+            save_checkpoint(path, {**state, "config": self.config, "about": self.about})
 
     def load(self, path: pathlib.Path) -> dict[str, Any]:
         """Read what `save` wrote; the configuration must be this run's."""

@@ -55,13 +55,26 @@ def decode(
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            image = _eight_bits(opened, name).convert("L" if grey else "RGB")
-            if size is not None:
-                image = _window(image, size, resize or size, crop)
-            pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-            return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
+            return decode_image(opened, name, grey=grey, size=size, resize=resize, crop=crop)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is truncated or no image: {error}") from error
+
+
+def decode_image(
+    opened: Image,
+    name: str,
+    *,
+    grey: bool = False,
+    size: int | None = None,
+    resize: int | None = None,
+    crop: Crop = centre,
+) -> Tensor:
+    """A PIL image as (C, H, W) uint8; arguments as in `decode`."""
+    image = _eight_bits(opened, name).convert("L" if grey else "RGB")
+    if size is not None:
+        image = _window(image, size, resize or size, crop)
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
 
 
 def decode_all(
