@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONG = 16  # names in a list that an error still prints beside the nearest
+
 
 class UserError(Exception):
     """Something the user gave is wrong: an option, a file, a folder.
@@ -34,5 +36,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near and len(known) > LONG:  # one line stays one line
+        return UserError(f"unknown {kind} {name!r}: did you mean {near[0]!r}?")
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
