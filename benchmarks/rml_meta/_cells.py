@@ -7,7 +7,6 @@ import json
 import pathlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -59,6 +58,6 @@ def measured(config: TrainConfig, name: str, measure: Measure) -> dict[str, Any]
 
 def folder_of(config: TrainConfig) -> pathlib.Path:
     """The folder of a configuration, by its readable parts and a hash of all."""
-    plain = replace(config, out="", resume=False, progress=True, device="auto", data_root="")
+    plain = config.changed(out="", resume=False, progress=True, device="auto", data_root="")
     key = hashlib.sha256(repr(plain).encode()).hexdigest()[:12]
     return DONE / f"{config.preset}-{config.data}-{config.shots}shot-{config.method}-seed{config.seed}-{key}"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import replace
 from typing import Any
 
 import torch
 from rml_meta.cli.class_split import ClassSplit
 from rml_meta.cli.data import held_out_tasks
-from rml_meta.cli.evaluate import accuracy_on
 from rml_meta.cli.recipes import TrainConfig
+from rml_meta.cli.scoring import accuracy_on
 from rml_meta.environments import ColourEnvironments
-from rml_meta.intervals import mean_interval
+from rml_meta.evaluation import mean_interval
 from rml_meta.methods import FewShotMethod
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor
@@ -23,7 +22,7 @@ from benchmarks.rml_meta._cells import cell, measured
 QUESTION = "Where colour says the label in training but not in the test, does RML learn the characters, and MAML?"
 LONG = True
 SEEDS = (0, 1, 2, 3, 4)
-BASE = replace(TrainConfig.PRESETS["colour"], test_episodes=300, progress=False)
+BASE = TrainConfig.PRESETS["colour"].changed(test_episodes=300, progress=False)
 MAPS = {"colour": "of each environment", "colour-shared": "shared"}
 METHODS: dict[str, dict[str, Any]] = {
     "MAML": {"method": "maml"},
@@ -77,16 +76,19 @@ class QueryShift:
 
 def query_only(config: TrainConfig, split: ClassSplit, method: FewShotMethod, runtime: Runtime) -> dict[str, Any]:
     """Accuracy where only the query images have lost the correlation."""
-    tasks = held_out_tasks(config, split, "novel", runtime, correlations=config.correlations)
-    shared = config.environments == "colour-shared"
-    support, query = (ColourEnvironments(p, shared_map=shared) for p in (config.correlations, config.test_correlations))
+    tasks = held_out_tasks(config, split, "novel", runtime, correlations=config.environments.correlations)
+    shared = config.environments.train == "colour-shared"
+    support, query = (
+        ColourEnvironments(p, shared_map=shared)
+        for p in (config.environments.correlations, config.environments.test_correlations)
+    )
     tasks.environments = QueryShift(support, query, config.ways * config.shots)
     return {"accuracy": accuracy_on(method, tasks, runtime).mean}
 
 
 def config_of(method: str, look: str, seed: int) -> TrainConfig:
     """The settings of one cell."""
-    return replace(BASE, environments=look, test_environments=look, seed=seed, **METHODS[method])
+    return BASE.changed(environments=look, test_environments=look, seed=seed, **METHODS[method])
 
 
 def run(method: str, look: str, seed: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from rml_meta.cli.recipes import METHODS, TrainConfig
@@ -13,8 +12,7 @@ from benchmarks.rml_meta._cells import cell
 QUESTION = "How well do the nine methods learn Omniglot's characters from 1 and 5 images?"
 LONG = True
 SHOTS = (1, 5)
-BASE = replace(
-    TrainConfig.PRESETS["omniglot"],
+BASE = TrainConfig.PRESETS["omniglot"].changed(
     hidden=32,
     tasks=4,
     epochs=20,
@@ -47,8 +45,8 @@ def config_of(method: str, shots: int) -> TrainConfig:
     if method in ("protonet", "matchingnet"):  # cheap to compare: as many images a step, in one larger task
         more |= {"train_ways": 20, "tasks": 1}
     if method in ("maml", "rml") and shots == 5:
-        more["test_inner_steps"] = TrainConfig.PRESETS["omniglot-5shot"].test_inner_steps
-    return replace(BASE, method=method, shots=shots, steps=STEPS[method][SHOTS.index(shots)], **more)
+        more["test_inner_steps"] = TrainConfig.PRESETS["omniglot-5shot"].inner.test_steps
+    return BASE.changed(method=method, shots=shots, steps=STEPS[method][SHOTS.index(shots)], **more)
 
 
 def main(methods: tuple[str, ...] = ORDER, shots: tuple[int, ...] = SHOTS) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from rml_meta.cli import class_split
 from rml_meta.cli.class_split import ClassSplit
 from rml_meta.cli.data import held_out_tasks
-from rml_meta.cli.evaluate import accuracy_on, summarise
 from rml_meta.cli.recipes import METHODS, TrainConfig
+from rml_meta.cli.scoring import accuracy_on, summarise
 from rml_meta.methods import FewShotMethod
 from robustvision_core.run.runtime import Runtime
 
@@ -21,8 +20,7 @@ QUESTION = "How well do the nine methods learn photos of new classes, and charac
 LONG = True
 SHOTS = (1, 5)
 TARGET = "omniglot"
-BASE = replace(
-    TrainConfig.PRESETS["tiny-imagenet"],
+BASE = TrainConfig.PRESETS["tiny-imagenet"].changed(
     image_size=32,
     queries=5,
     epochs=10,
@@ -39,13 +37,13 @@ def config_of(method: str, shots: int) -> TrainConfig:
     more: dict[str, Any] = {"schedule": "auto"} if method == "reptile" else {}
     if method == "metalstm":
         more["steps"] = 20
-    return replace(BASE, method=method, shots=shots, **more)
+    return BASE.changed(method=method, shots=shots, **more)
 
 
 def across(config: TrainConfig, split: ClassSplit, method: FewShotMethod, runtime: Runtime) -> dict[str, Any]:
     """Accuracy on the novel classes of the other set; the epoch is still chosen by validation classes of photos."""
-    other = class_split.load(replace(config, target=TARGET))
-    tasks = held_out_tasks(config, other, "novel", runtime, correlations=config.correlations)
+    other = class_split.load(config.changed(target=TARGET))
+    tasks = held_out_tasks(config, other, "novel", runtime, correlations=config.environments.correlations)
     return summarise(accuracy_on(method, tasks, runtime))
 
 

@@ -13,6 +13,7 @@ from rml_meta import adapt
 from rml_meta.adaptation import InnerProblem, dispatch
 from rml_meta.adaptation.compiled import adapt_compiled
 from rml_meta.adaptation.norms import batch_statistics
+from rml_meta.adaptation.problem import InnerLoop
 from rml_meta.adaptation.stacked import adapt_stacked
 from rml_meta.adaptation.stateless import stateless_call
 from torch import Tensor, nn
@@ -219,7 +220,8 @@ def test_why_vmap_replaces_affine_norms(norm: nn.Module) -> None:
     exact = meta_gradient(model, wanted, steps=3, lr=0.3)
     ours = meta_gradient(model, wanted, steps=3, lr=0.3, backend="vmap")
     rates = [dict.fromkeys(dict(model.named_parameters()), 0.3)] * 3
-    stacked = adapt_stacked(InnerProblem(model), dict(model.named_parameters()), {}, sx[None], sy[None], rates, False)
+    loop = InnerLoop(InnerProblem(model), dict(model.named_parameters()), {}, rates)
+    stacked = adapt_stacked(loop, sx[None], sy[None])
     loss = query_loss(model, {n: p[0] for n, p in stacked.items()}, qx, qy)
     stock = torch.autograd.grad(loss, wanted)
     torch.testing.assert_close(loss, exact[0])  # the value gives nothing away

@@ -25,7 +25,8 @@ from rml_meta import (
     Reptile,
     evaluate_episodes,
 )
-from rml_meta.intervals import mean_interval, student_t_quantile
+from rml_meta.evaluation import mean_interval, student_t_quantile
+from rml_meta.evaluation.intervals import bisected_quantile
 from robustvision_core.data import EpisodeSampler, ImageSet
 from scipy import stats
 from torch import Tensor, nn
@@ -219,13 +220,20 @@ def test_accuracy_is_counted_by_task() -> None:
     low, high = stats.t.interval(0.95, 5, loc=shares.mean(), scale=stats.sem(shares))
     assert result.mean == pytest.approx((low + high) / 2)
     assert result.interval == pytest.approx((high - low) / 2, rel=1e-9)
-    assert str(result).endswith("(95 % interval, 6 episodes, inductive)")
+    assert str(result).endswith("(95 % confidence interval, 6 episodes, inductive)")
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 5, 30, 599, 9999])
 @pytest.mark.parametrize("probability", [0.6, 0.9, 0.975, 0.9995])
 def test_student_quantile(probability: float, freedom: int) -> None:
     assert student_t_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-8)
+    assert bisected_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-8)
+
+
+def test_student_quantile_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = stats.t.ppf(0.975, 7)
+    monkeypatch.setitem(sys.modules, "scipy.special", None)  # an import of it fails
+    assert student_t_quantile(0.975, 7) == bisected_quantile(0.975, 7) == pytest.approx(expected, rel=1e-8)
 
 
 def test_interval_needs_two_values() -> None:

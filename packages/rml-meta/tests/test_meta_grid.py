@@ -7,7 +7,8 @@ import pathlib
 
 import pytest
 from rml_meta.cli import main
-from rml_meta.cli.grid import SMALLEST, GridConfig, cells, markdown
+from rml_meta.cli.grid import SMALLEST, cells, markdown
+from rml_meta.cli.options import GridConfig
 from rml_meta.cli.reported import PROTOCOLS, REPORTED
 
 
@@ -51,7 +52,7 @@ def test_grid_fits_queries_to_the_smallest_class() -> None:
         environments = 2 if cell.method == "rml" else 1
         assert 1 <= cell.config.queries <= 16
         assert environments * (cell.shots + cell.config.queries) <= SMALLEST[base]
-        assert cell.config.inner_steps == (5 if cell.method == "maml" else 1)
+        assert cell.config.inner.steps == (5 if cell.method == "maml" else 1)
 
 
 def test_grid_is_the_papers_two_tables() -> None:

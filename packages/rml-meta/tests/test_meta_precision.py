@@ -11,7 +11,7 @@ from rml_meta.adaptation import dispatch
 from rml_meta.adaptation.compiled import adapt_compiled
 from rml_meta.adaptation.norms import support_buffers
 from rml_meta.environments import ColourEnvironments
-from rml_meta.features import FeatureCache
+from rml_meta.evaluation import FeatureCache
 from rml_meta.methods.meta_lstm import MetaCell
 from torch import Tensor, nn
 

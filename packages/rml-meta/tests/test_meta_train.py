@@ -7,15 +7,14 @@ import os
 import pathlib
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
 from rml_meta import evaluation
 from rml_meta.cli import class_split, learners, main
 from rml_meta.cli.data import ImageSteps, held_out_tasks, make_environments, training_batches
-from rml_meta.cli.evaluate import accuracy_on
 from rml_meta.cli.recipes import METHODS, TrainConfig
+from rml_meta.cli.scoring import accuracy_on
 from rml_meta.cli.train import Step, fit_on, make_optimizer, make_scheduler, make_step
 from rml_meta.environments import ColourEnvironments
 from robustvision_core.data import Batch, DeviceBatches, EpisodeBatch, ImageSet
@@ -43,7 +42,7 @@ OPTIONS = [word for name, value in TINY.items() for word in (f"--{name.replace('
 
 
 def tiny(**changes) -> TrainConfig:
-    return replace(TrainConfig.PRESETS["quick"], **(TINY | {"progress": False} | changes))
+    return TrainConfig.PRESETS["quick"].changed(**(TINY | {"progress": False} | changes))
 
 
 def weights(folder: pathlib.Path) -> dict[str, torch.Tensor]:
@@ -112,11 +111,13 @@ def test_larger_tasks_in_training_than_in_use(method: str) -> None:
         step = make_step(config, split)
         (episode, *_) = training_batches(config, split.base, runtime).epoch(0)
         assert isinstance(episode, EpisodeBatch)
-        assert int(episode.query_y.max()) == config.train_ways - 1
+        assert int(episode.query_y.max()) == config.metric.train_ways - 1
         assert step(episode).isfinite()
         with pytest.raises(RuntimeError, match="num_classes"):  # three ways in training do not take them
-            make_step(replace(config, train_ways=0), split)(episode)
-        (task, *_) = held_out_tasks(config, split, "val", runtime, correlations=config.correlations).epoch(0)
+            make_step(config.changed(train_ways=0), split)(episode)
+        (task, *_) = held_out_tasks(config, split, "val", runtime, correlations=config.environments.correlations).epoch(
+            0
+        )
         state = step.method.fit_support(task.support_x, task.support_y)
         assert step.method.predict(state, task.query_x).shape[-1] == config.ways
 
@@ -177,9 +178,9 @@ def test_resume_within_an_epoch_is_exact(method: str, tmp_path: pathlib.Path, mo
         (["--norm", "none", "--per-step-norm", "True"], "per_step_norm needs affine batch norms"),
         (["--method", "maml", "--train-ways", "10"], "maml cannot change its number of classes"),
         (["--ways", "0"], "ways must be at least 1, got 0"),
-        (["--inner-lr", "0"], "inner_lr must be positive, got 0.0"),
+        (["--inner-lr", "0"], "inner.lr must be positive, got 0.0"),
         (["--lr", "0"], "lr must be positive, got 0.0"),
-        (["--test-episodes", "1"], "test_episodes must be at least 2, got 1"),
+        (["--test-episodes", "1"], "test.episodes must be at least 2, got 1"),
         (["--resume", "True"], "--resume needs --out"),
         (["--device", "tpu"], "unknown device 'tpu'"),
     ],
@@ -208,10 +209,10 @@ def test_presets_are_named_after_themselves_and_build(name: str) -> None:
     preset = TrainConfig.PRESETS[name]
     assert preset.preset == name
     for method in METHODS:
-        config = replace(preset, method=method, environments="auto" if "base" in method else preset.environments)
+        config = preset.changed(method=method, environments="auto" if "base" in method else preset.environments.train)
         made = learners.build(config, 3, 64)
         assert any(p.requires_grad for p in made.parameters())
-        made_of = make_environments(config.training_environments, config.correlations, config.ways)
+        made_of = make_environments(config.training_environments, config.environments.correlations, config.ways)
         assert config.tasks % (1 if made_of is None else len(made_of)) == 0
 
 
@@ -297,10 +298,10 @@ def test_validation_keeps_the_colours_of_training() -> None:
     config = tiny(environments="colour", test_environments="colour", correlations=(1.0, 1.0), test_correlations=(0, 0))
     with Runtime.session("cpu") as runtime:
         split = class_split.load(config)
-        seen = held_out_tasks(config, split, "val", runtime, correlations=config.correlations)
+        seen = held_out_tasks(config, split, "val", runtime, correlations=config.environments.correlations)
         assert isinstance(seen.environments, ColourEnvironments)
         assert seen.environments.correlations == (1.0, 1.0)
-        assert len(list(seen.epoch(0))) * seen.batch_size * 2 >= config.val_episodes
+        assert len(list(seen.epoch(0))) * seen.batch_size * 2 >= config.test.val_episodes
     assert split.channels == 3
 
 

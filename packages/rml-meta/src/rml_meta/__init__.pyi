@@ -3,9 +3,9 @@ from .environments import ColourEnvironments as ColourEnvironments
 from .environments import TransformEnvironments as TransformEnvironments
 from .environments import infer_environments as infer_environments
 from .episode import Episode as Episode
+from .evaluation import FeatureCache as FeatureCache
 from .evaluation import FewShotAccuracy as FewShotAccuracy
 from .evaluation import evaluate_episodes as evaluate_episodes
-from .features import FeatureCache as FeatureCache
 from .methods import MAML as MAML
 from .methods import RML as RML
 from .methods import Baseline as Baseline

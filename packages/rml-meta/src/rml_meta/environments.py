@@ -145,7 +145,7 @@ def blur(images: Tensor, generator: torch.Generator, sigma: float = 1.5) -> Tens
 
 
 def noise(images: Tensor, generator: torch.Generator, sigma: float = 0.35) -> Tensor:
-    """Gaussian noise of deviation `sigma`, cut to [0, 1]."""
+    """Gaussian noise of standard deviation `sigma`, cut to [0, 1]."""
     drawn = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return (images + sigma * drawn).clamp(0, 1)
 
@@ -157,17 +157,17 @@ def contrast(images: Tensor, generator: torch.Generator, factor: float = 0.3) ->
 
 
 def rotate90(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A quarter turn to the left."""
+    """Rotated by 90 degrees, counterclockwise."""
     return images.rot90(1, (-2, -1))
 
 
 def rotate180(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Upside down."""
+    """Rotated by 180 degrees."""
     return images.rot90(2, (-2, -1))
 
 
 def rotate270(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A quarter turn to the right."""
+    """Rotated by 270 degrees, counterclockwise."""
     return images.rot90(3, (-2, -1))
 
 

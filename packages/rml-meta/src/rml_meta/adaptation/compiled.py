@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from rml_meta.adaptation.functional import adapt_functional
 from rml_meta.adaptation.norms import batch_statistics
-from rml_meta.adaptation.problem import InnerProblem, Params, StepRates
+from rml_meta.adaptation.problem import InnerLoop, InnerProblem, Params, StepRates
 
 _CACHE: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[Callable, Callable]]] = weakref.WeakKeyDictionary()
 
@@ -35,7 +35,8 @@ def _graphs(problem: InnerProblem, first_order: bool, compiler: str) -> tuple[Ca
         def forward(fast: Params, slow: Params, rates: StepRates, x: Tensor, y: Tensor) -> Params:
             model = reference()
             assert model is not None  # the caller holds it
-            return adapt_functional(InnerProblem(model, loss_fn, per_step, ties), fast, slow, x, y, rates, first_order)
+            problem = InnerProblem(model, loss_fn, per_step, ties)
+            return adapt_functional(InnerLoop(problem, fast, slow, rates, first_order), x, y)
 
         def pull_back(fast: Params, slow: Params, rates: StepRates, x: Tensor, y: Tensor, v: Params) -> Any:
             def product(fast: Params, slow: Params, rates: StepRates) -> Tensor:
@@ -66,10 +67,10 @@ class _Compiled(torch.autograd.Function):
 class _Call:
     """One call of the compiled graphs: how their flat tensors are put together."""
 
-    def __init__(self, problem: InnerProblem, fast: Params, slow: Params, rates: StepRates, graphs: Any) -> None:
-        self.problem, self.graphs = problem, graphs
-        self.fast, self.slow = tuple(fast), tuple(slow)
-        self.steps = len(rates)
+    def __init__(self, loop: InnerLoop, graphs: Any) -> None:
+        self.problem, self.graphs = loop.problem, graphs
+        self.fast, self.slow = tuple(loop.fast), tuple(loop.slow)
+        self.steps = len(loop.step_rates)
 
     def join(self, tensors: tuple[Tensor, ...]) -> tuple[Params, Params, StepRates]:
         f, s = len(self.fast), len(self.slow)
@@ -90,20 +91,11 @@ class _Call:
         return (*fast.values(), *slow.values(), *(r for of_step in rates for r in of_step.values()))
 
 
-def adapt_compiled(
-    problem: InnerProblem,
-    fast: Params,
-    slow: Params,
-    x: Tensor,
-    y: Tensor,
-    rates: StepRates,
-    first_order: bool,
-    compiler: str = "inductor",
-) -> Params:
+def adapt_compiled(loop: InnerLoop, x: Tensor, y: Tensor, compiler: str = "inductor") -> Params:
     """Parameters after the inner loop, by a compiled graph; `compiler` is a backend of `torch.compile`."""
-    graphs = _graphs(problem, first_order, compiler)
+    graphs = _graphs(loop.problem, loop.first_order, compiler)
     # numbers become tensors, so that another rate is no other graph
-    flat = [torch.as_tensor(r).to(fast[n]) for of_step in rates for n, r in of_step.items()]
-    tensors = (*(p.contiguous() for p in fast.values()), *slow.values(), *flat)
-    out = _Compiled.apply(_Call(problem, fast, slow, rates, graphs), x, y, *tensors)
-    return dict(zip(fast, out, strict=True))  # pyright: ignore[reportArgumentType]  # apply is untyped
+    flat = [torch.as_tensor(r).to(loop.fast[n]) for of_step in loop.step_rates for n, r in of_step.items()]
+    tensors = (*(p.contiguous() for p in loop.fast.values()), *loop.slow.values(), *flat)
+    out = _Compiled.apply(_Call(loop, graphs), x, y, *tensors)
+    return dict(zip(loop.fast, out, strict=True))  # pyright: ignore[reportArgumentType]  # apply is untyped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -10,10 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rml_meta.adaptation.compiled import adapt_compiled
-from rml_meta.adaptation.higher_backend import OptimizerFactory, adapt_higher
+from rml_meta.adaptation.higher_backend import adapt_higher
 from rml_meta.adaptation.loop import adapt_loop
 from rml_meta.adaptation.norms import batch_statistics
-from rml_meta.adaptation.problem import InnerProblem, LossFn, Params, Rate, StepRates, resolve_rates
+from rml_meta.adaptation.problem import (
+    InnerLoop,
+    InnerProblem,
+    LossFn,
+    OptimizerFactory,
+    Params,
+    Rate,
+    resolve_rates,
+)
 from rml_meta.adaptation.recompute import adapt_recompute
 from rml_meta.adaptation.stacked import adapt_stacked, batchable
 from rml_meta.episode import check_set
@@ -77,13 +86,10 @@ def adapt(
         raise ValueError(f"params lacks {missing}: give every parameter of the model by name")
     fast = {n: params[n] for n in names}
     slow = {n: p for n, p in params.items() if n not in fast}
-    problem = InnerProblem(model, loss_fn)
     rates = steps if lr is None else resolve_rates(lr, names, steps)
-    if support_y.dim() == 1:
-        moved = run_backend(backend, problem, fast, slow, support_x, support_y, rates, first_order, inner_optimizer)
-    else:
-        moved = run_tasks(backend, problem, fast, slow, support_x, support_y, rates, first_order, inner_optimizer)
-    return {**params, **moved}
+    loop = InnerLoop(InnerProblem(model, loss_fn), fast, slow, rates, first_order, inner_optimizer)
+    run = run_backend if support_y.dim() == 1 else run_tasks
+    return {**params, **run(backend, loop, support_x, support_y)}
 
 
 def check_backend(backend: str, inner_optimizer: OptimizerFactory | None, lr: object) -> None:
@@ -131,46 +137,24 @@ def head_prefix(model: nn.Module) -> str:
     return f"{linear[-1]}."
 
 
-def run_backend(
-    backend: Backend,
-    problem: InnerProblem,
-    fast: Params,
-    slow: Params,
-    x: Tensor,
-    y: Tensor,
-    rates: StepRates | int,
-    first_order: bool,
-    inner_optimizer: OptimizerFactory | None = None,
-) -> Params:
-    """The inner loop of one task; arguments as in `adapt`, with rates resolved."""
-    with batch_statistics(problem.model):
-        if backend == "higher":
-            return adapt_higher(problem, fast, slow, x, y, rates, first_order, inner_optimizer)
-        assert not isinstance(rates, int)
+def run_backend(backend: Backend, loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
+    """The parameters of `loop` after it ran on one support set, x (S, ...) and y (S,)."""
+    with batch_statistics(loop.problem.model):
         if backend == "vmap":
-            stacked = adapt_stacked(batchable(problem), fast, slow, x[None], y[None], rates, first_order)
+            stacked = adapt_stacked(replace(loop, problem=batchable(loop.problem)), x[None], y[None])
             return {n: p[0] for n, p in stacked.items()}
-        chosen = {"loop": adapt_loop, "recompute": adapt_recompute, "compiled": adapt_compiled}[backend]
-        return chosen(problem, fast, slow, x, y, rates, first_order)
+        one_task = {
+            "loop": adapt_loop,
+            "recompute": adapt_recompute,
+            "compiled": adapt_compiled,
+            "higher": adapt_higher,
+        }
+        return one_task[backend](loop, x, y)
 
 
-def run_tasks(
-    backend: Backend,
-    problem: InnerProblem,
-    fast: Params,
-    slow: Params,
-    x: Tensor,
-    y: Tensor,
-    rates: StepRates | int,
-    first_order: bool,
-    inner_optimizer: OptimizerFactory | None = None,
-) -> Params:
-    """The inner loops of T tasks, x (T, S, ...): parameters (T, ...)."""
+def run_tasks(backend: Backend, loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
+    """The parameters (T, ...) of `loop` after it ran on T support sets, x (T, S, ...) and y (T, S)."""
     if backend == "vmap":
-        assert not isinstance(rates, int)
-        return adapt_stacked(batchable(problem), fast, slow, x, y, rates, first_order)
-    each = [
-        run_backend(backend, problem, fast, slow, one_x, one_y, rates, first_order, inner_optimizer)
-        for one_x, one_y in zip(x, y, strict=True)
-    ]
-    return {n: torch.stack([one[n] for one in each]) for n in fast}
+        return adapt_stacked(replace(loop, problem=batchable(loop.problem)), x, y)
+    each = [run_backend(backend, loop, one_x, one_y) for one_x, one_y in zip(x, y, strict=True)]
+    return {n: torch.stack([one[n] for one in each]) for n in loop.fast}

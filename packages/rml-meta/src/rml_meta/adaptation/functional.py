@@ -5,15 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rml_meta.adaptation.problem import InnerProblem, Params, StepRates, descend
+from rml_meta.adaptation.problem import InnerLoop, Params, descend
 
 
-def adapt_functional(
-    problem: InnerProblem, fast: Params, slow: Params, x: Tensor, y: Tensor, rates: StepRates, first_order: bool
-) -> Params:
-    """Parameters after the inner loop; derivatives go through every step unless `first_order`."""
-    gradient = torch.func.grad(problem.loss)
-    for step, rate in enumerate(rates):
-        grads = gradient(fast, slow, x, y, step)
-        fast = descend(fast, rate, [grads[n].detach() if first_order else grads[n] for n in fast])
+def adapt_functional(loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
+    """Parameters after the inner loop; derivatives go through every step unless it is of first order."""
+    gradient, fast = torch.func.grad(loop.problem.loss), loop.fast
+    for step, rate in enumerate(loop.step_rates):
+        grads = gradient(fast, loop.slow, x, y, step)
+        fast = descend(fast, rate, [grads[n].detach() if loop.first_order else grads[n] for n in fast])
     return fast

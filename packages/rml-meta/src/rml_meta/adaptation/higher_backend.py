@@ -7,16 +7,12 @@ higher's patched modules copy buffers shallowly.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rml_meta.adaptation.problem import InnerProblem, Params, StepRates
-
-OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
-"""Parameters or parameter groups to an optimizer, as `functools.partial(torch.optim.Adam, lr=1e-3)`."""
+from rml_meta.adaptation.problem import InnerLoop, Params
 
 _IGNORED = ("maximize", "decoupled_weight_decay", "capturable", "fused", "foreach", "differentiable")
 
@@ -55,42 +51,31 @@ def check_optimizer(higher: Any, optimizer: torch.optim.Optimizer) -> None:
             raise ValueError(f"higher ignores {option}=True of {kind.__name__} and would step otherwise: leave it out")
 
 
-def adapt_higher(
-    problem: InnerProblem,
-    fast: Params,
-    slow: Params,
-    x: Tensor,
-    y: Tensor,
-    rates: StepRates | int,
-    first_order: bool,
-    inner_optimizer: OptimizerFactory | None = None,
-) -> Params:
-    """Parameters after the inner loop by `inner_optimizer`, gradient descent by default.
+def adapt_higher(loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
+    """Parameters after the inner loop by its optimizer, gradient descent by default.
+
+    In first order the derivative of the update is left out: the gradient of the result is the initial parameters'.
 
     Adam of higher 0.2.1 adds eps before the correction of the bias: up to 4e-6 in the loss from torch's (measured).
-
-    Args:
-        rates: Of each step, or a number of steps at the optimizer's own rate.
-        first_order: Leave out the derivative of the update: the gradient of the result is the initial parameters'.
 
     Raises:
         ValueError: See `check_optimizer`.
     """
-    higher = load_higher()
+    higher, fast, rates = load_higher(), loop.fast, loop.rates
     # of the right shape: some optimizers make their state at once
     stand_ins = [torch.empty_like(p, requires_grad=True) for p in fast.values()]
-    factory = inner_optimizer or (lambda groups: torch.optim.SGD(groups, lr=1.0))
+    factory = loop.inner_optimizer or (lambda groups: torch.optim.SGD(groups, lr=1.0))
     optimizer = factory([{"params": [p]} for p in stand_ins])
     check_optimizer(higher, optimizer)
     keep = torch.is_grad_enabled()
-    tracked = keep and not first_order
+    tracked = keep and not loop.first_order
     stepper = higher.optim.get_diff_optim(optimizer, stand_ins, track_higher_grads=tracked)
     steps = rates if isinstance(rates, int) else len(rates)
     params = [p if tracked and p.requires_grad else p.detach().requires_grad_() for p in fast.values()]
     for step in range(steps):
         override = None if isinstance(rates, int) else {"lr": list(rates[step].values())}
         with torch.enable_grad():
-            loss = problem.loss(dict(zip(fast, params, strict=True)), slow, x, y, step)
+            loss = loop.problem.loss(dict(zip(fast, params, strict=True)), loop.slow, x, y, step)
             params = stepper.step(loss, params=params, override=override)
     if tracked:
         return dict(zip(fast, params, strict=True))

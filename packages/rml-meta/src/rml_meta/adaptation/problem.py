@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +17,8 @@ Rate = float | Tensor | Mapping[str, float | Tensor]
 """Of one step: one for all parameters (0-dim), or one for each by name (0-dim or of the parameter's shape)."""
 StepRates = list[dict[str, float | Tensor]]
 LossFn = Callable[[Tensor, Tensor], Tensor]
+OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
+"""Parameters or parameter groups to an optimizer, as `functools.partial(torch.optim.Adam, lr=1e-3)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,33 @@ class InnerProblem:
     def loss(self, fast: Params, slow: Params, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Loss (0-dim) of the parameters on inputs `x` (M, ...) with labels `y` (M,)."""
         return self.loss_fn(self.logits(fast, slow, x, step), y)
+
+
+@dataclass(frozen=True, eq=False)
+class InnerLoop:
+    """An inner loop that is yet to run: what every backend takes, beside the support set.
+
+    Attributes:
+        problem: The loss that it descends.
+        fast: Parameters that move, by name.
+        slow: The others.
+        rates: Of each step, or a number of steps at the rate of the inner optimizer.
+        first_order: Leave out second derivatives.
+        inner_optimizer: In place of gradient descent: backend `higher` alone.
+    """
+
+    problem: InnerProblem
+    fast: Params
+    slow: Params
+    rates: StepRates | int
+    first_order: bool = False
+    inner_optimizer: OptimizerFactory | None = None
+
+    @property
+    def step_rates(self) -> StepRates:
+        """The rates of the steps of gradient descent."""
+        assert not isinstance(self.rates, int), "checked by check_backend"
+        return self.rates
 
 
 def resolve_rates(lr: Rate | Sequence[Rate], names: Sequence[str], steps: int) -> StepRates:

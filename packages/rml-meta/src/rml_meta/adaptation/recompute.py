@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from rml_meta.adaptation.loop import adapt_loop
 from rml_meta.adaptation.norms import batch_statistics
-from rml_meta.adaptation.problem import InnerProblem, Params, StepRates, descend
+from rml_meta.adaptation.problem import InnerLoop, InnerProblem, Params, descend
 
 
 @dataclass(frozen=True)
@@ -127,18 +127,17 @@ def _minus(total: Tensor | None, value: Tensor | None) -> Tensor | None:
     return total if value is None else _plus(total, -value)
 
 
-def adapt_recompute(
-    problem: InnerProblem, fast: Params, slow: Params, x: Tensor, y: Tensor, rates: StepRates, first_order: bool
-) -> Params:
+def adapt_recompute(loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
     """Parameters after the inner loop, at the memory of one inner step.
 
     Raises:
         ValueError: The model has dropout in training mode, which would differ when computed again, or the inputs
             need a gradient, which this backend does not give.
     """
-    if first_order or not torch.is_grad_enabled() or not rates:  # nothing to walk back through
-        return adapt_loop(problem, fast, slow, x, y, rates, first_order)
-    _check(problem.model, x)
+    rates = loop.step_rates
+    if loop.first_order or not torch.is_grad_enabled() or not rates:  # nothing to walk back through
+        return adapt_loop(loop, x, y)
+    _check(loop.problem.model, x)
     tensors: list[Tensor] = []
     places: dict[int, int] = {}
     layout_rates: list[dict[str, tuple[float | None, int]]] = []
@@ -155,9 +154,9 @@ def adapt_recompute(
         layout_rates.append(row)
     kind = x.device.type
     autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-    layout = _Layout(problem, tuple(fast), tuple(slow), layout_rates, autocast)
-    out = _Recompute.apply(layout, x, y, *fast.values(), *slow.values(), *tensors)
-    return dict(zip(fast, out, strict=True))  # pyright: ignore[reportArgumentType]  # apply is untyped
+    layout = _Layout(loop.problem, tuple(loop.fast), tuple(loop.slow), layout_rates, autocast)
+    out = _Recompute.apply(layout, x, y, *loop.fast.values(), *loop.slow.values(), *tensors)
+    return dict(zip(loop.fast, out, strict=True))  # pyright: ignore[reportArgumentType]  # apply is untyped
 
 
 def _check(model: nn.Module, x: Tensor) -> None:

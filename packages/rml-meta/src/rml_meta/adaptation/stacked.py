@@ -9,7 +9,7 @@ from torch.func import vmap
 
 from rml_meta.adaptation.functional import adapt_functional
 from rml_meta.adaptation.norms import split_affine
-from rml_meta.adaptation.problem import InnerProblem, Params, StepRates
+from rml_meta.adaptation.problem import InnerLoop, InnerProblem, Params
 
 
 def batchable(problem: InnerProblem) -> InnerProblem:
@@ -17,17 +17,15 @@ def batchable(problem: InnerProblem) -> InnerProblem:
     return replace(problem, model=split_affine(problem.model))
 
 
-def adapt_stacked(
-    problem: InnerProblem, fast: Params, slow: Params, x: Tensor, y: Tensor, rates: StepRates, first_order: bool
-) -> Params:
+def adapt_stacked(loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
     """Parameters after the inner loop of each task, (T, ...), from inputs (T, S, ...) and labels (T, S).
 
-    Norms use the statistics of the batch. Give a problem that `batchable` made: the gradient of stock affine norms
-    would be wrong without a sign of it.
+    Norms use the statistics of the batch. Give the loop a problem that `batchable` made: the gradient of stock affine
+    norms would be wrong without a sign of it.
     """
 
     def one(x: Tensor, y: Tensor) -> Params:
-        return adapt_functional(problem, fast, slow, x, y, rates, first_order)
+        return adapt_functional(loop, x, y)
 
     return vmap(one, randomness="different")(x, y)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 COMMANDS = {
-    "demo": ("MAML against RML where colours mislead", ".demo:demo", ".demo:DemoConfig"),
+    "demo": ("MAML against RML where colours mislead", ".demo:demo", ".options:DemoConfig"),
     "train": (
         "train a few-shot method on base classes",
         ".train:train",
@@ -14,9 +14,9 @@ COMMANDS = {
     "evaluate": (
         "test a trained method on novel classes",
         ".evaluate:evaluate",
-        ".evaluate:EvaluateConfig",
+        ".options:EvaluateConfig",
     ),
-    "grid": ("every method on every protocol of the paper", ".grid:grid", ".grid:GridConfig"),
+    "grid": ("every method on every protocol of the paper", ".grid:grid", ".options:GridConfig"),
 }
 
 

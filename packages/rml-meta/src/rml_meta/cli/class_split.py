@@ -39,14 +39,14 @@ def load(config: TrainConfig) -> ClassSplit:
     Raises:
         UserError: A set cannot be had, or has too few classes; the message says why.
     """
-    where = (config.image_size, config.data_root, config.download)
+    where = (config.image.size, config.data_root, config.download)
     base, val, novel = load_classes(config.data, *where)
     if config.target and config.target != config.data:
         _, val, novel = load_classes(config.target, *where)
-    coloured = any(look.startswith("colour") for look in (config.training_environments, config.test_environments))
+    coloured = any(look.startswith("colour") for look in (config.training_environments, config.environments.test))
     channels = 3 if coloured else base.shape[0]
     base, val, novel = (with_channels(part, channels) for part in (base, val, novel))
-    return ClassSplit(rotated_classes(base) if config.rotations else base, val, novel)
+    return ClassSplit(rotated_classes(base) if config.image.rotations else base, val, novel)
 
 
 @functools.lru_cache(maxsize=4)  # a grid trains on the same few sets many times
@@ -85,11 +85,13 @@ def with_channels(images: ImageSet, channels: int) -> ImageSet:
 
 
 def rotated_classes(images: ImageSet) -> ImageSet:
-    """Four times the classes: as they are, and turned by 90, 180 and 270 degrees."""
-    turned = torch.cat([images.images.rot90(turns, (-2, -1)) for turns in range(4)])
-    labels = torch.cat([images.labels + turns * images.num_classes for turns in range(4)])
-    classes = [f"{name}, {90 * turns} degrees" if turns else name for turns in range(4) for name in images.classes]
-    return ImageSet(turned, labels, tuple(classes), images.ids.repeat(4), images.name)
+    """Four times the classes: as they are, and rotated by 90, 180 and 270 degrees."""
+    rotated = torch.cat([images.images.rot90(quarters, (-2, -1)) for quarters in range(4)])
+    labels = torch.cat([images.labels + quarters * images.num_classes for quarters in range(4)])
+    classes = [
+        f"{name}, {90 * quarters} degrees" if quarters else name for quarters in range(4) for name in images.classes
+    ]
+    return ImageSet(rotated, labels, tuple(classes), images.ids.repeat(4), images.name)
 
 
 def _part(name: str, part: str, size: int, root: str, download: bool) -> ImageSet | None:

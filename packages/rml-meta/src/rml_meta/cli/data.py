@@ -30,8 +30,8 @@ class ImageSteps:
         """The batches of one epoch from number `start` on."""
         done, end = epoch * self.steps + start, (epoch + 1) * self.steps
         while done < end:
-            turn, first = divmod(done, len(self.batches))
-            for batch in self.batches.epoch(turn, first):
+            number, first = divmod(done, len(self.batches))
+            for batch in self.batches.epoch(number, first):
                 yield batch
                 done += 1
                 if done == end:
@@ -41,7 +41,7 @@ class ImageSteps:
 def make_environments(
     look: str, correlations: Sequence[float], ways: int
 ) -> TransformEnvironments | ColourEnvironments | None:
-    """The environments called `look`, as of `TrainConfig.environments`.
+    """The environments called `look`, as of `TrainConfig.environments.train`.
 
     Raises:
         UserError: There are none of that name, or the numbers do not fit.
@@ -65,14 +65,14 @@ def training_batches(config: TrainConfig, base: ImageSet, runtime: Runtime) -> E
         "seed": derive_seed(config.seed, "training"),
         "rank": runtime.rank,
         "world_size": runtime.world_size,
-        "augment": affine_augment() if config.augment else None,
+        "augment": affine_augment() if config.image.augment else None,
         "device": runtime.device,
     }
     if config.method.startswith("baseline"):
-        size = min(config.image_batch, len(base))
+        size = min(config.baseline.batch, len(base))
         return ImageSteps(DeviceBatches(base, size, shuffle=True, drop_last=True, **options), config.steps)
-    ways = config.train_ways or config.ways
-    made = make_environments(config.training_environments, config.correlations, ways)
+    ways = config.metric.train_ways or config.ways
+    made = make_environments(config.training_environments, config.environments.correlations, ways)
     environments = 1 if made is None else len(made)
     groups, rest = divmod(config.tasks, environments)
     if rest or not groups:
@@ -85,8 +85,9 @@ def training_batches(config: TrainConfig, base: ImageSet, runtime: Runtime) -> E
 
 def _check_pairs(config: TrainConfig, tasks: int, environments: int) -> None:
     """Refuse a pairing without pairs before anything is trained."""
+    rml = config.rml
     try:
-        pairs(tasks, environments, config.pairing, config.include_self, config.class_alignment == "same_classes")
+        pairs(tasks, environments, rml.pairing, rml.include_self, rml.class_alignment == "same_classes")
     except ValueError as error:
         raise UserError(f"rml: {error}") from error
 
@@ -103,8 +104,8 @@ def held_out_tasks(
 
     With E environments each episode is E tasks, and the number of tasks is rounded up to a multiple of E.
     """
-    made = make_environments(config.test_environments, correlations, config.ways)
-    count = config.val_episodes if part == "val" else config.test_episodes
+    made = make_environments(config.environments.test, correlations, config.ways)
+    count = config.test.val_episodes if part == "val" else config.test.episodes
     count = -(-count // (1 if made is None else len(made)))
     mean, std = channel_stats(split.base)
     images: ImageSet = getattr(split, part)
@@ -112,10 +113,10 @@ def held_out_tasks(
         images,
         config.ways,
         config.shots,
-        config.test_queries,
+        config.test.queries,
         count,
-        batch_size=min(max(PIXELS // config.image_size**2, 1), count),
-        seed=derive_seed(config.episode_seed, part),
+        batch_size=min(max(PIXELS // config.image.size**2, 1), count),
+        seed=derive_seed(config.test.episode_seed, part),
         fixed=True,
         environments=made,
         mean=mean,

@@ -1,10 +1,9 @@
-"""`rml-meta demo`: characters whose colour gives the label away in training, and misleads in the test."""
+"""`rml-meta demo`: glyphs whose colour gives the label away in training, and misleads in the test."""
 
 from __future__ import annotations
 
 import pathlib
 import sys
-from dataclasses import dataclass, replace
 
 import torch
 from robustvision_core.run.folder import new_folder
@@ -12,43 +11,12 @@ from robustvision_core.run.runtime import Runtime
 from tqdm import tqdm
 
 from rml_meta.cli import class_split, plots
+from rml_meta.cli.options import DemoConfig
 from rml_meta.cli.recipes import TrainConfig
 from rml_meta.cli.train import fit_on, make_step, novel_tasks, test_novel
 
 METHODS = ("maml", "rml")
 TESTS = {"novel_as_trained": "colours as in training", "novel": "colours say nothing"}
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """Train MAML and RML on drawn characters in two environments, each with colours that say the label its own way."""
-
-    steps: int = 75
-    """Training steps of each method."""
-    episodes: int = 50
-    """Test tasks."""
-    seed: int = 0
-    """Of the networks and the training tasks."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    out: str = ""
-    """Folder for the picture; empty makes a new one under runs/."""
-
-    def train_config(self, method: str) -> TrainConfig:
-        """What is trained."""
-        return replace(
-            TrainConfig.PRESETS["colour"],
-            method=method,
-            data="glyphs",
-            epochs=1,
-            steps=self.steps,
-            tasks=4,
-            val_episodes=2,
-            test_episodes=self.episodes,
-            seed=self.seed,
-            device=self.device,
-            progress=False,
-        )
 
 
 def demo(config: DemoConfig) -> None:
@@ -58,15 +26,31 @@ def demo(config: DemoConfig) -> None:
     results: dict[str, dict[str, float]] = {title: {} for title in TESTS.values()}
     with tqdm(total=len(METHODS), desc="demo", disable=not sys.stderr.isatty()) as bar:
         for method in METHODS:
-            for name, value in run(config.train_config(method)).items():
+            for name, value in run(trained(config, method)).items():
                 results[TESTS[name]][method.upper()] = value
             bar.update()
     path = folder / "plots" / "demo.png"
-    title = "5 novel characters, one image each to learn from"
+    title = "5 novel glyphs, one image each to learn from"
     plots.bars(results, path, title=title, chance=20)
     lines = [f"accuracy on {title}, %", " " * 26 + "".join(f"{method.upper():>8}" for method in METHODS)]
     lines += [f"{look:<26}" + "".join(f"{value:>8.1f}" for value in of.values()) for look, of in results.items()]
     sys.stdout.write("\n".join([*lines, f"picture: {path}"]) + "\n")
+
+
+def trained(config: DemoConfig, method: str) -> TrainConfig:
+    """What is trained."""
+    return TrainConfig.PRESETS["colour"].changed(
+        method=method,
+        data="glyphs",
+        epochs=1,
+        steps=config.steps,
+        tasks=4,
+        val_episodes=2,
+        test_episodes=config.episodes,
+        seed=config.seed,
+        device=config.device,
+        progress=False,
+    )
 
 
 def run(config: TrainConfig) -> dict[str, float]:

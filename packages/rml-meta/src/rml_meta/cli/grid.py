@@ -6,65 +6,17 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.errors import UserError
 from robustvision_core.run.files import write_json
 
-from rml_meta.cli.recipes import METHODS, TrainConfig
+from rml_meta.cli.options import GridConfig
+from rml_meta.cli.recipes import TrainConfig
 from rml_meta.cli.reported import PROTOCOLS, REPORTED
 
 SMALLEST = {"mini": 600, "cub": 41, "sun": 20}
 """Images of the smallest class: what shots and queries of all environments must share."""
-
-
-@dataclass(frozen=True)
-class GridConfig:
-    """Train and test every method on every protocol, one folder a cell; run again, it goes on where it stopped."""
-
-    out: str = "runs/grid"
-    """Folder of the cells and of the table."""
-    preset: str = "paper"
-    """Settings of train that all cells share."""
-    data: str = ""
-    """Any one set instead of the paper's: its own classes, conventional, with the settings of preset quick."""
-    mini: str = "folder:mini-imagenet"
-    """miniImageNet: folder:PATH with subfolders train, val and test."""
-    cub: str = "folder:CUB_200_2011/images"
-    """CUB-200-2011: folder:PATH of its classes."""
-    sun: str = "folder:sun-attribute"
-    """SUN Attribute: folder:PATH with subfolders train, val and test."""
-    methods: tuple[str, ...] = METHODS
-    """Which methods."""
-    protocols: tuple[str, ...] = tuple(PROTOCOLS)
-    """Which protocols of the paper: mini, cub, sun, mini-cub, mini-sun, cub-mini."""
-    shots: tuple[int, ...] = (1, 5)
-    """Support images a class."""
-    seed: int = 0
-    """Of training."""
-    epochs: int = 0
-    """Epochs of each cell; 0 is the preset's."""
-    steps: int = 0
-    """Steps an epoch; 0 is the preset's."""
-    episodes: int = 600
-    """Test tasks of each cell, the same for every method."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    dry_run: bool = False
-    """Only list the cells and which are done."""
-
-    def __post_init__(self) -> None:
-        for kind, names, known in (("method", self.methods, METHODS), ("protocol", self.protocols, PROTOCOLS)):
-            for name in names:
-                if name not in known:
-                    raise unknown_name(kind, name, known)
-        if self.preset not in TrainConfig.PRESETS:
-            raise unknown_name("preset", self.preset, TrainConfig.PRESETS)
-        if not self.shots or min(self.shots) < 1:
-            raise UserError(f"shots must be positive, got {self.shots}")
 
 
 class Cell(NamedTuple):
@@ -133,12 +85,11 @@ def _cell(config: GridConfig, protocol: str, data: str, target: str, shots: int,
     base = TrainConfig.PRESETS["quick" if config.data and config.preset == "paper" else config.preset]
     changes: dict[str, Any] = {name: getattr(config, name) for name in ("epochs", "steps") if getattr(config, name)}
     if base.preset == "paper" and method == "maml":
-        changes["inner_steps"] = 5  # that of Chen et al. 2019; the paper's one step is of its equation 4
+        changes["inner.steps"] = 5  # that of Chen et al. 2019; the paper's one step is of its equation 4
     if not config.data:
-        environments = len(replace(base, method=method).training_environments.split(","))  # "none" is one
+        environments = len(base.changed(method=method).training_environments.split(","))  # "none" is one
         changes["queries"] = min(base.queries, SMALLEST[PROTOCOLS[protocol][0]] // environments - shots)
-    trained = replace(
-        base,
+    trained = base.changed(
         method=method,
         data=data,
         target=target,
@@ -146,6 +97,8 @@ def _cell(config: GridConfig, protocol: str, data: str, target: str, shots: int,
         seed=config.seed,
         data_root=config.data_root,
         device=config.device,
+        download=config.download,
+        progress=config.progress,
         test_episodes=config.episodes,
         **changes,
     )
@@ -166,7 +119,7 @@ def run_cell(config: TrainConfig, folder: pathlib.Path) -> dict[str, Any]:
 
     done = folder / "summary.json"
     if not done.exists():
-        train(replace(config, out=str(folder), resume=(folder / "config.json").exists()))
+        train(config.changed(out=str(folder), resume=(folder / "config.json").exists()))
     return json.loads(done.read_text(encoding="utf-8"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -39,21 +40,21 @@ def build(config: TrainConfig, channels: int, classes: int) -> FewShotMethod:
         method = MAKERS[config.method](config, channels, classes)
     except ValueError as error:
         raise UserError(f"{config.method}: {error}") from error
-    if config.transductive is not None:
-        method.transductive = config.transductive
+    if config.test.transductive is not None:
+        method.transductive = config.test.transductive
     if isinstance(method, EmbeddingMethod):
-        method.train_ways = config.train_ways or None
+        method.train_ways = config.metric.train_ways or None
     return method
 
 
 def backbone(config: TrainConfig, channels: int, maps: bool = False) -> Backbone:
     """The backbone of `config`, flat or giving feature maps."""
-    name, options = config.backbone, {"norm": config.norm}
+    name, options = config.network, {"norm": config.norm}
     if name.startswith("conv"):
         options |= {"hidden": config.hidden}
     if maps and name == "conv4":
-        return build_backbone("conv4_maps", channels, config.image_size, **options)
-    return build_backbone(name, channels, config.image_size, flat=not maps, **options)
+        return build_backbone("conv4_maps", channels, config.image.size, **options)
+    return build_backbone(name, channels, config.image.size, flat=not maps, **options)
 
 
 def _classifier(config: TrainConfig, channels: int, zero_head: bool = False) -> Classifier:
@@ -61,50 +62,40 @@ def _classifier(config: TrainConfig, channels: int, zero_head: bool = False) -> 
 
 
 def _inner_options(config: TrainConfig) -> dict[str, Any]:
+    inner = config.inner
     return {
-        "inner_lr": config.inner_lr,
-        "inner_steps": config.inner_steps,
-        "test_inner_steps": config.test_inner_steps or None,
-        "backend": config.backend,
-        "first_order": config.first_order,
-        "adapted": config.adapted,
-        "learn_lr": config.learn_lr,
-        "per_step_norm": config.per_step_norm,
-        "multi_step_epochs": config.multi_step_epochs,
-        "reduction": config.reduction,
+        "inner_lr": inner.lr,
+        "inner_steps": inner.steps,
+        "test_inner_steps": inner.test_steps or None,
+        "backend": inner.backend,
+        "first_order": inner.first_order,
+        "adapted": inner.adapted,
+        "learn_lr": inner.learn_lr,
+        "per_step_norm": inner.per_step_norm,
+        "multi_step_epochs": inner.multi_step_epochs,
+        "reduction": inner.reduction,
     }
 
 
 def _maml(config: TrainConfig, channels: int, classes: int) -> MAML:
-    return MAML(_classifier(config, channels, config.zero_head), **_inner_options(config))
+    return MAML(_classifier(config, channels, config.inner.zero_head), **_inner_options(config))
 
 
 def _rml(config: TrainConfig, channels: int, classes: int) -> RML:
-    return RML(
-        _classifier(config, channels, config.zero_head),
-        pairing=config.pairing,
-        include_self=config.include_self,
-        class_alignment=config.class_alignment,
-        penalty=None if config.penalty == "none" else config.penalty,
-        penalty_weight=config.penalty_weight,
-        anneal_steps=config.anneal_steps,
-        **_inner_options(config),
-    )
+    options = asdict(config.rml)
+    options["penalty"] = None if config.rml.penalty == "none" else config.rml.penalty
+    return RML(_classifier(config, channels, config.inner.zero_head), **options, **_inner_options(config))
 
 
 def _reptile(config: TrainConfig, channels: int, classes: int) -> Reptile:
-    inner = functools.partial(torch.optim.Adam, lr=config.reptile_lr, betas=(0.0, 0.999))
-    return Reptile(
-        _classifier(config, channels),
-        config.reptile_steps,
-        config.reptile_test_steps,
-        inner_batch=config.reptile_batch or None,
-        inner_optimizer=inner,
-    )
+    of = config.reptile
+    inner = functools.partial(torch.optim.Adam, lr=of.lr, betas=(0.0, 0.999))
+    model = _classifier(config, channels)
+    return Reptile(model, of.steps, of.test_steps, inner_batch=of.batch or None, inner_optimizer=inner)
 
 
 def _metalstm(config: TrainConfig, channels: int, classes: int) -> MetaLSTM:
-    return MetaLSTM(_classifier(config, channels), config.lstm_steps)
+    return MetaLSTM(_classifier(config, channels), config.metalstm.steps)
 
 
 def _matchingnet(config: TrainConfig, channels: int, classes: int) -> MatchingNet:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from rml_meta.cli import class_split, learners, plots
 from rml_meta.cli.class_split import ClassSplit
 from rml_meta.cli.data import held_out_tasks, training_batches
-from rml_meta.cli.evaluate import accuracy_on, summarise
 from rml_meta.cli.recipes import TrainConfig
+from rml_meta.cli.scoring import accuracy_on, summarise
 from rml_meta.methods import FewShotMethod
 
 
@@ -65,7 +65,7 @@ def make_step(config: TrainConfig, split: ClassSplit) -> Step:
 def fit_on(config: TrainConfig, split: ClassSplit, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
     """Train `step` on the base classes; records of the epochs."""
     batches = training_batches(config, split.base, runtime)
-    held = held_out_tasks(config, split, "val", runtime, correlations=config.correlations)
+    held = held_out_tasks(config, split, "val", runtime, correlations=config.environments.correlations)
     wrapped = runtime.wrap(step)
     optimizer = make_optimizer(config, step)
     set_epoch = getattr(step.method, "set_epoch", None)
@@ -113,9 +113,9 @@ def make_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer) -> tor
 
 def novel_tasks(config: TrainConfig, split: ClassSplit, runtime: Runtime) -> dict[str, EpisodeSampler]:
     """The test tasks by name: `novel`, and with colours also `novel_as_trained`, correlated as in training."""
-    looks = {"novel": config.test_correlations}
-    if config.test_environments.startswith("colour"):
-        looks["novel_as_trained"] = config.correlations
+    looks = {"novel": config.environments.test_correlations}
+    if config.environments.test.startswith("colour"):
+        looks["novel_as_trained"] = config.environments.correlations
     return {name: held_out_tasks(config, split, "novel", runtime, correlations=p) for name, p in looks.items()}
 
 

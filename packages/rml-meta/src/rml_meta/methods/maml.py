@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -11,10 +12,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rml_meta.adaptation.dispatch import Adapted, Backend, adapted_names, check_backend, run_backend
-from rml_meta.adaptation.higher_backend import OptimizerFactory
 from rml_meta.adaptation.loop import loop_path
 from rml_meta.adaptation.norms import batch_statistics, split_affine
-from rml_meta.adaptation.problem import InnerProblem, Params, StepRates, resolve_rates
+from rml_meta.adaptation.problem import (
+    InnerLoop,
+    InnerProblem,
+    OptimizerFactory,
+    Params,
+    StepRates,
+    resolve_rates,
+)
 from rml_meta.adaptation.stacked import adapt_stacked, stacked_logits
 from rml_meta.episode import Episode, EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task
@@ -141,20 +148,18 @@ class MAML(GradientMethod):
 
     def _query_logits(self, tasks: Episode, i: int, partners: Sequence[int]) -> Tensor:
         """Logits (K, R, Q, N) of task i's parameters on the query sets: of the last step (K = 1), or of all."""
-        problem, fast, slow = self.problem(), self.fast(), self.slow()
-        x, y, rates = tasks.support_x[i], tasks.support_y[i], self.step_rates(self.inner_steps)
+        loop, x, y = self.loop(self.inner_steps), tasks.support_x[i], tasks.support_y[i]
         if self.epoch < self.multi_step_epochs:
-            path = loop_path(problem, fast, slow, x, y, rates, self.first_order)[1:]
+            path = loop_path(loop, x, y)[1:]
             steps = range(1, self.inner_steps + 1)
         else:
-            options = (self.first_order, self.inner_optimizer)
-            path = [run_backend(self.backend, problem, fast, slow, x, y, self._schedule(self.inner_steps), *options)]
+            path = [run_backend(self.backend, loop, x, y)]
             steps = [self.inner_steps]
         sets = [tasks.query_x[j] for j in partners]
         # one forward pass a query set: together they would share the statistics of batch norms
         return torch.stack(
             [
-                torch.stack([problem.logits(fast, slow, q, step) for q in sets])
+                torch.stack([loop.problem.logits(fast, loop.slow, q, step) for q in sets])
                 for fast, step in zip(path, steps, strict=True)
             ]
         )
@@ -162,8 +167,9 @@ class MAML(GradientMethod):
     def _stacked(self, tasks: Episode, partners: Partners) -> Tensor:
         problem = InnerProblem(self._batchable_model(), per_step=frozenset(self.table_names))
         # the copy's own buffers are as old as the copy
-        slow, rates = self.slow() | dict(self.model.named_buffers()), self.step_rates(self.inner_steps)
-        fast = adapt_stacked(problem, self.fast(), slow, tasks.support_x, tasks.support_y, rates, self.first_order)
+        slow = self.slow() | dict(self.model.named_buffers())
+        loop = replace(self.loop(self.inner_steps), problem=problem, slow=slow)
+        fast = adapt_stacked(loop, tasks.support_x, tasks.support_y)
         queries = tasks.query_x[torch.as_tensor(partners, device=tasks.query_x.device)]
         return stacked_logits(problem, fast, slow, queries, self.inner_steps)
 
@@ -182,18 +188,8 @@ class MAML(GradientMethod):
         steps = self.test_inner_steps
         # without a graph the backends differ in their update rule alone
         backend: Backend = "higher" if self.inner_optimizer is not None else "loop"
-        fast = run_backend(
-            backend,
-            self.problem(),
-            self.fast(),
-            self.slow(),
-            support_x,
-            support_y,
-            self._schedule(steps),
-            True,
-            self.inner_optimizer,
-        )
-        return Task(fast, self.slow(), steps)
+        loop = replace(self.loop(steps), first_order=True)
+        return Task(run_backend(backend, loop, support_x, support_y), loop.slow, steps)
 
     def problem(self) -> InnerProblem:
         """How adapted parameters are applied."""
@@ -219,8 +215,10 @@ class MAML(GradientMethod):
         by_step = [{n: r[k] for n, r in zip(self.fast_names, self.rates, strict=True)} for k in range(self.inner_steps)]
         return resolve_rates(by_step, self.fast_names, steps)
 
-    def _schedule(self, steps: int) -> StepRates | int:
-        return steps if self.inner_optimizer is not None else self.step_rates(steps)
+    def loop(self, steps: int) -> InnerLoop:
+        """The inner loop of so many steps."""
+        rates = steps if self.inner_optimizer is not None else self.step_rates(steps)
+        return InnerLoop(self.problem(), self.fast(), self.slow(), rates, self.first_order, self.inner_optimizer)
 
 
 def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rml_meta.adaptation.higher_backend import OptimizerFactory
 from rml_meta.adaptation.norms import batch_statistics
-from rml_meta.adaptation.problem import Params
+from rml_meta.adaptation.problem import OptimizerFactory, Params
 from rml_meta.adaptation.stateless import stateless_call
 from rml_meta.episode import EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task

@@ -11,7 +11,7 @@ from torch.distributed.nn.functional import all_reduce
 
 from rml_meta.adaptation.dispatch import adapted_names, run_backend
 from rml_meta.adaptation.norms import batch_statistics
-from rml_meta.adaptation.problem import resolve_rates
+from rml_meta.adaptation.problem import InnerLoop, resolve_rates
 from rml_meta.episode import Episode, EpisodeLike, flatten_tasks
 from rml_meta.methods.maml import MAML, Partners, cross_entropies
 from rml_meta.penalties import scale_gradients, std_penalty, vrex_penalty
@@ -139,24 +139,22 @@ class RML(MAML):
 
     def _reheaded(self, tasks: Episode, partners: Partners) -> tuple[Tensor, Tensor]:
         """Losses (T, R) and logits (T, R, Q, N) with the head fitted on the support set of the query's task."""
-        problem, initial, slow = self.problem(), self.fast(), self.slow()
+        loop = self.loop(self.inner_steps)
+        problem, initial, slow = loop.problem, loop.fast, loop.slow
         head = [n for n in adapted_names(self.model, "head") if n in initial]
-        rates, options = self.step_rates(self.inner_steps), (self.first_order, self.inner_optimizer)
-        head_rates = [resolve_rates(rate, head, 1)[0] for rate in rates]
+        head_rates = [resolve_rates(rate, head, 1)[0] for rate in self.step_rates(self.inner_steps)]
         of_task = []
         with batch_statistics(self.model):
             for i, js in enumerate(partners):
-                x, y = tasks.support_x[i], tasks.support_y[i]
-                fast = run_backend(
-                    self.backend, problem, initial, slow, x, y, self._schedule(self.inner_steps), *options
-                )
+                fast = run_backend(self.backend, loop, tasks.support_x[i], tasks.support_y[i])
                 body = slow | {n: p for n, p in fast.items() if n not in head}
                 of_pair = []
                 for j in js:
                     x, y = tasks.support_x[j], tasks.support_y[j]
                     # a view: the body depends on the initial head too, and that path is no part of the fit
                     start = {n: initial[n].view_as(initial[n]) for n in head}
-                    fitted = run_backend("loop", problem, start, body, x, y, head_rates, self.first_order)
+                    of_head = InnerLoop(problem, start, body, head_rates, self.first_order)
+                    fitted = run_backend("loop", of_head, x, y)
                     of_pair.append(problem.logits(fitted, body, tasks.query_x[j], self.inner_steps))
                 of_task.append(torch.stack(of_pair))
         logits = torch.stack(of_task)

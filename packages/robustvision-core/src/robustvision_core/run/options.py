@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from robustvision_core.errors import UserError
@@ -14,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class Checks:
-    """What the `__post_init__` of a configuration checks its fields with."""
+    """What the `__post_init__` of a configuration checks its fields with, by dotted name those of groups in it."""
 
     def at_least(self, least: float, *names: str) -> None:
         """Raise UserError where a field is below `least`."""
         for name in names:
-            if not getattr(self, name) >= least:
+            if not attrgetter(name)(self) >= least:
                 bound = f"at least {least}" if least else "0 or more"
-                raise UserError(f"{name} must be {bound}, got {getattr(self, name)}")
+                raise UserError(f"{name} must be {bound}, got {attrgetter(name)(self)}")
 
     def positive(self, *names: str) -> None:
         """Raise UserError where a field is not above 0."""
         for name in names:
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+            if not attrgetter(name)(self) > 0:
+                raise UserError(f"{name} must be positive, got {attrgetter(name)(self)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rml_meta.episode import EpisodeLike
-from rml_meta.intervals import mean_interval
+from rml_meta.evaluation.intervals import mean_interval
 from rml_meta.methods.base import FewShotMethod
 
 
@@ -35,7 +35,7 @@ class FewShotAccuracy:
     def __str__(self) -> str:
         mode = "transductive" if self.transductive else "inductive"
         share = f"{100 * self.mean:.2f} ± {100 * self.interval:.2f} %"
-        return f"{share} ({100 * self.level:g} % interval, {len(self.per_episode)} episodes, {mode})"
+        return f"{share} ({100 * self.level:g} % confidence interval, {len(self.per_episode)} episodes, {mode})"
 
 
 def evaluate_episodes(
@@ -45,7 +45,7 @@ def evaluate_episodes(
     transductive: bool | None = None,
     level: float = 0.95,
 ) -> FewShotAccuracy:
-    """Accuracy of a method over episodes, with the interval of Student's t.
+    """Accuracy of a method over episodes, with the confidence interval of Student's t.
 
     The method's state is not changed: no parameter, buffer or mode. Hand every method the same seeded episodes.
 

@@ -1,0 +1,9 @@
+"""How good a method is: accuracy over episodes with its confidence interval, and features computed once."""
+
+from __future__ import annotations
+
+from rml_meta.evaluation.accuracy import FewShotAccuracy, evaluate_episodes
+from rml_meta.evaluation.features import FeatureCache
+from rml_meta.evaluation.intervals import mean_interval, student_t_quantile
+
+__all__ = ["FeatureCache", "FewShotAccuracy", "evaluate_episodes", "mean_interval", "student_t_quantile"]
