@@ -26,10 +26,13 @@ demo: setup ## each package's main job on built-in data, with and without its me
 	$(RUN) scripts/demo.py
 
 test: setup ## run every test but the wheels' contract, on TEST_JOBS=2 cores
-	$(RUN) -m pytest -m "not wheels" -n $(TEST_JOBS) --dist worksteal
+	$(RUN) -m pytest -m "not wheels and not nodes" -n $(TEST_JOBS) --dist worksteal
 
 test-%: setup ## run the tests of one package, as in `make test-fdiv-noisy`
 	$(RUN) -m pytest packages/$*
+
+test-nodes: setup ## two machines, played by two launchers on the loopback, against one
+	$(RUN) -m pytest -m nodes tests/test_nodes.py
 
 lint: setup ## check style, and the imports between packages and rooms
 	.venv/bin/ruff check

@@ -26,6 +26,7 @@ MARKERS = (
     "realdata: needs real data sets; set ROBUSTVISION_DATA to their folder",
     "gpu: needs a CUDA device",
     "wheels: builds every wheel and installs each alone in a fresh environment",
+    "nodes: starts the processes of two machines on the loopback",
 )
 
 
