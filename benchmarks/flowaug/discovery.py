@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,16 +34,16 @@ def result(cell: Cell, n: int = 200) -> dict[str, Any]:
     # the same, with as much rotation: the box shrunk to the flow's mean size
     shrunk = box * (w.norm(dim=-1).mean() / box.norm(dim=-1).mean())
     found["error_shrunk_box"] = float(rotation_error(space.matrix(shrunk, side)[..., :2]).median())  # pyright: ignore[reportAttributeAccessIssue]
-    turns = (w[:, 1] - w[:, 0]) / 2
-    found["turn_deviation"] = float(turns.rad2deg().std())
+    angles = (w[:, 1] - w[:, 0]) / 2
+    found["turn_deviation"] = float(angles.rad2deg().std())
     return found | cell.summary()
 
 
 def main() -> None:
     """Train every cell and write the table."""
-    base = replace(TrainConfig.PRESETS["discovery"], device="cpu", progress=False)
+    base = TrainConfig.PRESETS["discovery"].changed(device="cpu", progress=False)
     wanted = [(augmenter, seed) for augmenter in AUGMENTERS for seed in SEEDS]
-    trained = cells([replace(base, augmenter=augmenter, seed=seed) for augmenter, seed in wanted])
+    trained = cells([base.changed(augmenter=augmenter, seed=seed) for augmenter, seed in wanted])
     results = {names: result(one) for names, one in zip(wanted, trained, strict=True)}
     rows = []
     for augmenter in AUGMENTERS:
@@ -62,7 +61,7 @@ def main() -> None:
                 "relative distance to a rotation": over("error_flow"),
                 "of the box ": over("error_box"),
                 "of a box of the same size": over("error_shrunk_box"),
-                "turns, deviation (degrees)": over("turn_deviation"),
+                "rotations, deviation (degrees)": over("turn_deviation"),
                 "seconds": round(sum(one["seconds"] for one in found) / len(found)),
             }
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-from dataclasses import replace
 from typing import Any
 
 import torch
-from flowaug.cli.evaluate import measure, predictor
+from flowaug.cli.measures import measure, predictor
 from flowaug.cli.recipes import TrainConfig
 from flowaug.metrics import by_class, expected_kl
 from robustvision_core.run import plots
@@ -24,7 +23,7 @@ SIZE, EPOCHS, BATCH, TEST = 3_000, 6, 32, 1_000
 
 @torch.no_grad()
 def result(cell: Cell) -> dict[str, Any]:
-    """Accuracy, and expected divergence under turns of up to 180 degrees by class."""
+    """Accuracy, and expected divergence under rotations of up to 180 degrees by class."""
     test = cell.sets.test.take(torch.arange(TEST))
     predict = predictor(cell.config, cell.model, cell.runtime)
     generator = torch.Generator().manual_seed(cell.config.seed)
@@ -40,9 +39,9 @@ def main() -> None:
     if data_root() is None:
         return
     sizes = {"train_size": SIZE, "epochs": EPOCHS, "batch_size": BATCH, "views": 2}
-    base = replace(TrainConfig.PRESETS["rot-mnist-lt"], **sizes, device="cpu", progress=False)
+    base = TrainConfig.PRESETS["rot-mnist-lt"].changed(**sizes, device="cpu", progress=False)
     wanted = [(augmenter, seed) for augmenter in AUGMENTERS for seed in SEEDS]
-    trained = cells([replace(base, augmenter=augmenter, seed=seed) for augmenter, seed in wanted])
+    trained = cells([base.changed(augmenter=augmenter, seed=seed) for augmenter, seed in wanted])
     results = {names: result(cell) for names, cell in zip(wanted, trained, strict=True)}
     rows, series = [], {}
     for augmenter in AUGMENTERS:
@@ -60,7 +59,7 @@ def main() -> None:
             }
         )
     note = (
-        f"{SIZE} images of RotMNIST-LT (rho 10), {EPOCHS} epochs, batches of {BATCH}; turns of up to 180 degrees; "
+        f"{SIZE} images of RotMNIST-LT (rho 10), {EPOCHS} epochs, batches of {BATCH}; rotations of up to 180 degrees; "
         f"{TEST} test images"
     )
     path = save(__file__, QUESTION, rows, note=note, seeds=SEEDS, cells=list(results.values()))

@@ -1,35 +1,35 @@
-"""Figures 2 and 3: turned sprites whose invariance is known, with our flow and with Augerino."""
+"""Figures 2 and 3: rotated sprites whose invariance is known, with our flow and with Augerino."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
-from flowaug.cli.align import AlignConfig, align_set, spreads
-from flowaug.cli.evaluate import measure
+from flowaug.cli.align import align_set, spreads
+from flowaug.cli.measures import measure
+from flowaug.cli.options import AlignConfig
 from flowaug.cli.recipes import TrainConfig
+from flowaug.flows.circle import folded
 from flowaug.metrics import invariance_width
-from flowaug.orientations import folded
 from torch import Tensor
 
 from benchmarks.common import mean_and_spread, save
 from benchmarks.flowaug._cells import Cell, cells
 
-QUESTION = "Are the learned turns of sprites as wide, and as many, as the classes allow, and do images align by them?"
+QUESTION = "Are the learned rotations of sprites as wide and as many as the classes allow, and do images align by them?"
 LONG = True
 SEEDS = [0, 1]
 CASES = [("sprites-45", "flow"), ("sprites-90", "flow"), ("sprites-3", "flow")]
 RIVALS = [("sprites-45", "augerino"), ("sprites-90", "augerino")]
 TRUTH = {"sprites-45": 90.0, "sprites-90": 90.0, "sprites-3": 30.0}
-"""Half-width in degrees of the turns about a mode that leave the class what it is."""
+"""Half-width in degrees of the rotations about a mode that leave the class what it is."""
 
 
 def config_of(preset: str, augmenter: str, seed: int) -> TrainConfig:
     """The recipe itself; Augerino starts from a range of 0.5 and keeps its own learning rate."""
-    base = replace(TrainConfig.PRESETS[preset], augmenter=augmenter, seed=seed, device="cpu", progress=False)
-    return base if augmenter == "flow" else replace(base, lr_aug=1e-2, freeze_after=0)
+    base = TrainConfig.PRESETS[preset].changed(augmenter=augmenter, seed=seed, device="cpu", progress=False)
+    return base if augmenter == "flow" else base.changed(lr_aug=1e-2, freeze_after=0)
 
 
 @torch.no_grad()
@@ -38,14 +38,14 @@ def directions(cell: Cell, n: int = 400) -> Tensor:
     test, augmenter = cell.sets.test, cell.model.augmenter
     generator = torch.Generator().manual_seed(cell.config.seed)
     w = augmenter.sample(test.images.float() / 255, n, generator)[0][..., augmenter.space.names.index("rot")]
-    modes = cell.config.modes or 1
+    modes = cell.config.settled().images.modes or 1
     centre = (test.labels % 2) * (math.pi if modes % 2 else math.pi / modes)
     return folded((test.extras["angle"] - centre)[:, None] - math.pi * w)
 
 
 def widths(cell: Cell) -> dict[str, Any]:
     """Widths about a mode, masses of the modes and how far the distributions follow their images, in degrees."""
-    modes = cell.config.modes or 1
+    modes = cell.config.settled().images.modes or 1
     angles = directions(cell)
     within = folded(modes * angles) / modes
     mode = torch.round((angles - within) * modes / (2 * math.pi)).long() % modes
@@ -70,7 +70,7 @@ def result(cell: Cell) -> dict[str, Any]:
     options = AlignConfig(run="", images=200)
     some = cell.sets.test.take(torch.arange(options.images))
     before, after = align_set(options, cell.model.augmenter, some, cell.runtime)
-    return found | spreads(some, before, after, cell.config.modes or 1) | cell.summary()
+    return found | spreads(some, before, after, cell.config.settled().images.modes or 1) | cell.summary()
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
                 "preset": preset,
                 "augmenter": augmenter,
                 "accuracy (%)": over("accuracy", 100),
-                "half-width of the turns (degrees)": over("turn"),
+                "half-width of the rotations (degrees)": over("turn"),
                 "of where views point": over("half_width"),
                 "truth": TRUTH[preset],
                 "inside the class (%)": over("inside_class", 100),

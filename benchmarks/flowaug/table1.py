@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from flowaug.cli.evaluate import measure
+from flowaug.cli.measures import measure
 from flowaug.cli.recipes import TrainConfig
 
 from benchmarks.common import data_root, mean_and_spread, save
@@ -32,7 +30,7 @@ def config_of(data: str, augmenter: str, seed: int) -> TrainConfig:
         "device": "cpu",
         "progress": False,
     }
-    return replace(TrainConfig.PRESETS[data], augmenter=augmenter, seed=seed, **changes)
+    return TrainConfig.PRESETS[data].changed(augmenter=augmenter, seed=seed, **changes)
 
 
 def main() -> None:

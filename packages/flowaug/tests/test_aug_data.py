@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import pathlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from flowaug.cli.data import leading, load
-from flowaug.cli.demo import DemoConfig, demo
-from flowaug.cli.evaluate import measure, ordered_batches
+from flowaug.cli.demo import demo
+from flowaug.cli.measures import measure, ordered_batches
 from flowaug.cli.models import make_controller, make_model
+from flowaug.cli.options import DemoConfig
 from flowaug.cli.recipes import TrainConfig
 from robustvision_core.errors import UserError
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
-QUICK = TrainConfig.PRESETS["quick"]
+QUICK = TrainConfig.PRESETS["quick"].settled()
 
 
 def npz(folder: pathlib.Path, labels: np.ndarray) -> TrainConfig:
     """The configuration of a set of these labels, whose images hold their own number."""
     images = np.broadcast_to(np.arange(len(labels), dtype=np.uint8)[:, None, None, None], (len(labels), 16, 16, 3))
     np.savez(folder / "set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    return replace(QUICK, data=f"npz:{folder / 'set.npz'}", image_size=None, train_size=0)
+    return QUICK.changed(data=f"npz:{folder / 'set.npz'}", image_size=None, train_size=0)
 
 
 def test_parts_of_a_set_sorted_by_class_hold_every_class(tmp_path: pathlib.Path) -> None:
     config = npz(tmp_path, np.repeat(np.arange(3), 10))
-    sets = load(replace(config, val_size=9))
+    sets = load(config.changed(val_size=9))
     assert sets.val is not None
     assert sets.val.class_counts().tolist() == [3, 3, 3]
     assert sets.train.class_counts().tolist() == [7, 7, 7]
     assert sorted([*sets.val.ids.tolist(), *sets.train.ids.tolist()]) == list(range(30))
-    again = load(replace(config, val_size=9, train_size=6, seed=5))
+    again = load(config.changed(val_size=9, train_size=6, seed=5))
     assert again.val is not None
     assert torch.equal(again.val.ids, sets.val.ids)  # runs of several seeds share their data
     assert again.train.class_counts().tolist() == [2, 2, 2]
@@ -44,7 +44,7 @@ def test_parts_of_a_set_sorted_by_class_hold_every_class(tmp_path: pathlib.Path)
 
 def test_parts_of_a_set_in_no_order_are_its_first_and_last(tmp_path: pathlib.Path) -> None:
     """As published subsets of MNIST are, so that figures stay what they are."""
-    sets = load(replace(npz(tmp_path, np.arange(30) % 3), val_size=8, train_size=12))
+    sets = load(npz(tmp_path, np.arange(30) % 3).changed(val_size=8, train_size=12))
     assert sets.val is not None
     assert sets.train.ids.tolist() == list(range(12))
     assert sets.val.ids.tolist() == list(range(22, 30))
@@ -52,7 +52,7 @@ def test_parts_of_a_set_in_no_order_are_its_first_and_last(tmp_path: pathlib.Pat
 
 
 def test_entropy_is_over_all_test_images_and_by_a_generator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(QUICK, train_size=32, test_views=1, device="cpu")
+    config = QUICK.changed(train_size=32, test_views=1, device="cpu")
     sets, runtime = load(config), Runtime(torch.device("cpu"))
     model = make_model(config, sets.train)
     torch.manual_seed(1)
@@ -71,8 +71,8 @@ def test_entropy_is_over_all_test_images_and_by_a_generator_of_its_own(monkeypat
 
 def test_an_augmenter_that_would_never_train_is_refused() -> None:
     with pytest.raises(UserError, match="burn_in 3 must be below epochs 3"):
-        replace(QUICK, burn_in=3, epochs=3)
-    assert replace(QUICK, burn_in=3, epochs=3, augmenter="none").burn_in == 3
+        QUICK.changed(burn_in=3, epochs=3)
+    assert QUICK.changed(burn_in=3, epochs=3, augmenter="none").objective.burn_in == 3
 
 
 def test_demo_of_one_epoch_trains_its_augmenter(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,15 +82,15 @@ def test_demo_of_one_epoch_trains_its_augmenter(tmp_path: pathlib.Path, capsys: 
 
 @pytest.mark.parametrize("controller", ["band", "pid"])
 def test_controllers_start_at_alpha(controller: str) -> None:
-    made = make_controller(replace(QUICK, controller=controller, alpha=0.3))
+    made = make_controller(QUICK.changed(controller=controller, alpha=0.3))
     assert made is not None
     assert float(made.alpha) == pytest.approx(0.3)
     with pytest.raises(UserError, match=f"--controller {controller}: expected low <= high"):
-        make_controller(replace(QUICK, controller=controller, alpha=11.0))
+        make_controller(QUICK.changed(controller=controller, alpha=11.0))
 
 
 def test_prediction_of_no_image_is_empty() -> None:
-    config = replace(QUICK, train_size=32)
+    config = QUICK.changed(train_size=32)
     sets = load(config)
     model = make_model(config, sets.train).eval()
     assert model.predict(torch.rand(0, 3, 16, 16)).shape == (0, sets.train.num_classes)

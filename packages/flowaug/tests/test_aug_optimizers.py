@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,13 +12,13 @@ from flowaug.cli.optimizers import make_optimizer, make_scheduler
 from flowaug.cli.recipes import TrainConfig
 from torch import Tensor
 
-TINY = replace(TrainConfig.PRESETS["quick"], train_size=64, device="cpu")
+TINY = TrainConfig.PRESETS["quick"].changed(train_size=64, device="cpu")
 
 
 def test_rates_follow_the_published_steps() -> None:
     """CIFAR: a tenth after 80 and again after 160 of 200 epochs, scalars a tenth of that, the augmenter's constant."""
-    config = replace(TrainConfig.PRESETS["cifar10-paper"], device="cpu")
-    model = make_model(config, load(replace(TINY, image_size=32)).train)
+    config = TrainConfig.PRESETS["cifar10-paper"].changed(device="cpu")
+    model = make_model(config, load(TINY.changed(image_size=32)).train)
     optimizer = make_optimizer(config, model)
     scheduler = make_scheduler(config, optimizer)
     rates = []
@@ -34,7 +33,7 @@ def test_rates_follow_the_published_steps() -> None:
 @pytest.mark.parametrize("kind", ["adam", "sgd"])
 def test_paired_optimizers_step_as_their_parts_and_restore(kind: str) -> None:
     """Both step as they would alone, and a restored pair goes on exactly, its groups still shared with its parts."""
-    config = replace(TINY, optimizer=kind, weight_decay=0.01, lr=0.1, lr_aug=0.2)
+    config = TINY.changed(optimizer=kind, weight_decay=0.01, lr=0.1, lr_aug=0.2)
     data = load(config).train
 
     def stepped(pair: bool) -> list[Tensor]:

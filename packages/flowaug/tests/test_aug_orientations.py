@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from flowaug import AffineSpace, AugmentedClassifier, FlowAugmenter, FlowSpec
+from flowaug import AffineSpace, Alignment, AugmentedClassifier, FlowAugmenter, FlowSpec
 from flowaug.baselines import IdentityAugmenter
 from flowaug.cli.align import spreads
-from flowaug.cli.demo import DemoConfig, by_band, demo
+from flowaug.cli.demo import by_band, demo
+from flowaug.cli.options import DemoConfig
+from flowaug.flows.circle import circular_deviation, folded
 from flowaug.networks import MLP, Standardise, build
-from flowaug.orientations import circular_deviation, folded, turn_of
-from flowaug.pose_alignment import Alignment
+from flowaug.warp import rotation_angle
 from robustvision_core.data import load
 from scipy import stats
 from torch import nn
@@ -37,14 +38,14 @@ def test_folded_keeps_the_direction() -> None:
     torch.testing.assert_close(folded(angles).cos(), angles.cos(), atol=1e-5, rtol=0)
 
 
-def test_turn_is_counter_clockwise() -> None:
+def test_rotation_angle_is_counter_clockwise() -> None:
     space = AffineSpace(("tx", "rot", "scale"))
     w = torch.tensor([[0.3, 0.25, 0.5], [0.0, -0.9, -0.2]])
-    torch.testing.assert_close(turn_of(space.matrix(w, (9, 9))), math.pi * w[:, 1])
+    torch.testing.assert_close(rotation_angle(space.matrix(w, (9, 9))), math.pi * w[:, 1])
 
 
 def test_undoing_the_known_angles_brings_sprites_together() -> None:
-    """Angles of the data, turns of the warp and pixels agree in their signs."""
+    """Angles of the data, rotations of the warp and pixels agree in their signs."""
     data = load("sprites", "test", degrees=40, count=40)
     images = data.images.float() / 255
     space = AffineSpace(("rot",), align_corners=False)

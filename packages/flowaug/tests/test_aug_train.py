@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 import torch
 from flowaug.cli import main
 from flowaug.cli.data import load
-from flowaug.cli.evaluate import median_by_class, ordered_batches, predictor
+from flowaug.cli.measures import median_by_class, ordered_batches, predictor
 from flowaug.cli.models import make_controller, make_model
 from flowaug.cli.optimizers import make_optimizer, make_scheduler
 from flowaug.cli.recipes import AUGMENTERS, TrainConfig
@@ -32,7 +31,7 @@ PNG = b"\x89PNG"
 
 def small(**changes) -> TrainConfig:
     given = {"train_size": 64, "epochs": 2, "batch_size": 32, "burn_in": 1, "device": "cpu", "progress": False}
-    return replace(TrainConfig.PRESETS["quick"], **(given | changes))
+    return TrainConfig.PRESETS["quick"].changed(**(given | changes))
 
 
 @pytest.fixture(scope="module")
@@ -316,30 +315,31 @@ def test_presets_are_valid(name: str) -> None:
     """Each is named after itself, and makes a model, an optimizer and a step for images such as its own."""
     config = TrainConfig.PRESETS[name]
     assert config.preset == name
+    side = config.settled().images.size
     shapes = {
-        "sprites": (3, config.image_size or 32),
+        "sprites": (3, side or 32),
         "cifar-10": (3, 32),
         "cifar-10-lt": (3, 32),
         "tiny-imagenet": (3, 64),
     }
-    channels, side = shapes.get(config.data, (1, config.image_size or 28))
+    channels, side = shapes.get(config.data, (1, side or 28))
     images = torch.randint(256, (4, channels, side, side), dtype=torch.uint8)
     data = ImageSet(images, torch.arange(4), tuple("0123"))
-    tiny = replace(config, views=1, batch_size=4)
+    tiny = config.changed(views=1, batch_size=4)
     model = make_model(tiny, data)
     optimizer = make_optimizer(tiny, model)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     make_scheduler(tiny, optimizer)
     make_controller(tiny)
     if config.network != "preact_resnet18":  # 11 million weights prove nothing more
-        loss = model.loss(images.float() / 255, data.labels, tiny.alpha)
+        loss = model.loss(images.float() / 255, data.labels, tiny.objective.alpha)
         assert bool(torch.isfinite(loss.total))
 
 
 @pytest.mark.realdata
 def test_presets_of_real_data_load(real_data: pathlib.Path) -> None:
     for name in ("mnist-01569", "rot-mnist-lt", "fashion-mnist"):
-        sets = load(replace(TrainConfig.PRESETS[name], data_root=str(real_data), train_size=100))
+        sets = load(TrainConfig.PRESETS[name].changed(data_root=str(real_data), train_size=100))
         assert len(sets.train) == 100
         assert len(sets.test) > 4000
     assert sets.train.num_classes == 10

@@ -21,6 +21,7 @@ from flowaug import (
     PSTNAugmenter,
 )
 from flowaug.augmenter import Augmenter
+from flowaug.flows.circle import mean_transform
 from flowaug.metrics import (
     by_class,
     expected_kl,
@@ -33,7 +34,6 @@ from flowaug.metrics import (
     tv_bound,
 )
 from flowaug.networks import NETWORKS, FixupResNet, build
-from flowaug.pose_alignment import mean_transform
 from flowaug.warp import warp
 from torch import Tensor, nn
 

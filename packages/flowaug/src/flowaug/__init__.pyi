@@ -1,3 +1,4 @@
+from .augmenter import Alignment as Alignment
 from .augmenter import Augmenter as Augmenter
 from .augmenter import AugOutput as AugOutput
 from .augmenter import FlowAugmenter as FlowAugmenter
@@ -7,15 +8,14 @@ from .baselines import MeanFieldAugmenter as MeanFieldAugmenter
 from .baselines import PolicyAugmenter as PolicyAugmenter
 from .baselines import PSTNAugmenter as PSTNAugmenter
 from .classifier import AugmentedClassifier as AugmentedClassifier
-from .entropy_control import EntropyController as EntropyController
-from .entropy_control import PIDEntropyController as PIDEntropyController
 from .flows import ConditionalFlow as ConditionalFlow
 from .flows import FlowSpec as FlowSpec
 from .objective import AugLoss as AugLoss
+from .objective import EntropyController as EntropyController
+from .objective import PIDEntropyController as PIDEntropyController
 from .objective import classifier_loss as classifier_loss
 from .objective import flow_aug_loss as flow_aug_loss
 from .objective import mean_log_probability as mean_log_probability
-from .pose_alignment import Alignment as Alignment
 from .spaces import AffineSpace as AffineSpace
 from .spaces import ColorSpace as ColorSpace
 from .spaces import CropSpace as CropSpace

@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from flowaug.augmenter import Augmenter
-from flowaug.flows.box import wrap
-from flowaug.pose_alignment import mean_transform
+from flowaug.flows.circle import mean_transform, wrap
 from flowaug.spaces import AffineSpace
-from flowaug.warp import Padding
+from flowaug.warp import Padding, rotation_angle
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to class probabilities (B, K)."""
 
 
 def rotate(images: Tensor, degrees: Tensor | float, padding: Padding = "zeros") -> Tensor:
-    """Images (B, C, H, W) turned counter-clockwise by degrees, a number or (B,), about their centre."""
+    """Images (B, C, H, W) rotated counter-clockwise by degrees, a number or (B,), about their centre."""
     space = AffineSpace(("rot",), padding=padding)
     angles = torch.as_tensor(degrees, dtype=torch.float32, device=images.device).expand(len(images))
     return space.warp(images, angles[:, None, None] / 180)[:, 0]
@@ -34,7 +33,7 @@ def expected_kl(
     draws: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """KL(p(x) || p(R x)) per image, R turning by a uniform angle in ±degrees (paper, figure 4; Zhou et al. 2022).
+    """KL(p(x) || p(R x)) per image, R rotating by a uniform angle in ±degrees (paper, figure 4; Zhou et al. 2022).
 
     Args:
         predict: Images to probabilities.
@@ -66,8 +65,8 @@ def invariance_width(
 ) -> Tensor:
     """Half the distance of the 1 % and 99 % quantiles of a sampled coordinate per image (paper, figures 3c and 6).
 
-    A periodic coordinate is first centred on its circular mean, so that a range across the half turn counts as what it
-    is. Of a full circle it gives 0.98 of the half turn.
+    A periodic coordinate is first centred on its circular mean, so that a range across ±180 degrees counts as what
+    it is. Of the full circle it gives 0.98 of 180 degrees.
 
     Args:
         augmenter: Whose samples.
@@ -96,9 +95,7 @@ def invariance_width(
 
 def nearest_rotation(linear: Tensor) -> Tensor:
     """The rotations (..., 2, 2) nearest to matrices (..., 2, 2) in the Frobenius norm; the identity for a zero."""
-    c = linear[..., 0, 0] + linear[..., 1, 1]
-    s = linear[..., 1, 0] - linear[..., 0, 1]
-    angle = torch.atan2(s, c)
+    angle = rotation_angle(linear)
     c, s = angle.cos(), angle.sin()
     return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
 
@@ -147,16 +144,16 @@ def tv_bound(g: Tensor, g_moved: Tensor, f: Tensor) -> InvarianceBound:
 
 @torch.no_grad()
 def invariance_bound(augmenter: Augmenter, predict: Predict, x: Tensor, steps: int, grid: int = 72) -> InvarianceBound:
-    """The bound of every image when it turns by `steps` of the circle's `grid` equal parts.
+    """The bound of every image when it is rotated by `steps` of the circle's `grid` equal parts.
 
     Rotations commute, as the bound's change of variable needs; other spaces of the paper do not. Resampling makes the
-    turned image's views differ a little from the image's own: f is that of the unturned image.
+    rotated image's views differ a little from the image's own: f is that of the image as it is.
 
     Args:
-        augmenter: Over the one coordinate `rot`, at the full half turn.
+        augmenter: Over the one coordinate `rot`, up to ±180 degrees.
         predict: The classifier: views (N, C, H, W) to probabilities (N, K).
         x: Images (B, C, H, W).
-        steps: How far the image turns, counter-clockwise, in parts of the circle.
+        steps: By how many parts of the circle the image is rotated counter-clockwise.
         grid: Parts of the circle.
 
     Returns:
@@ -179,7 +176,7 @@ def invariance_bound(augmenter: Augmenter, predict: Predict, x: Tensor, steps: i
 
 @torch.no_grad()
 def rotation_curve(predict: Predict, batches: Iterable[tuple[Tensor, Tensor]], degrees: Sequence[float]) -> Tensor:
-    """Accuracy on images turned by each angle (paper, figure 7c).
+    """Accuracy on images rotated by each angle (paper, figure 7c).
 
     Args:
         predict: Images to probabilities.

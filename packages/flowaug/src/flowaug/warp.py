@@ -88,6 +88,14 @@ def identity_matrices(like: Tensor, *shape: int) -> Tensor:
     return torch.eye(2, 3, dtype=like.dtype, device=like.device).expand(*shape, 2, 3)
 
 
+def rotation_angle(matrices: Tensor) -> Tensor:
+    """By what angle warps with sampling matrices (..., 2, 3) rotate content counter-clockwise, in radians (...).
+
+    That of the rotation nearest to the linear part, for square images; a linear part (..., 2, 2) alone will do.
+    """
+    return torch.atan2(matrices[..., 1, 0] - matrices[..., 0, 1], matrices[..., 0, 0] + matrices[..., 1, 1])
+
+
 def normalised(points: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
     """Pixel coordinates (..., 2) as (x, y), pixel centres whole numbers, in an image (H, W), to [-1, 1]."""
     extent = points.new_tensor([size[1], size[0]])

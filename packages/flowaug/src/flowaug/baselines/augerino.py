@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowaug.augmenter import Augmenter
+from flowaug.flows.uniform import draw_uniform, uniform_log_prob
 from flowaug.spaces import Space
 
 
@@ -37,14 +38,12 @@ class AugerinoAugmenter(Augmenter):
 
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `Augmenter.sample`."""
-        shape = (len(x), n, self.space.dim)
-        u = torch.rand(shape, dtype=self.raw.dtype, device=self.raw.device, generator=generator) - 0.5
-        return u * self.width, -self.width.log().sum().expand(shape[:2])
+        width = self.width.expand(len(x), -1)
+        return draw_uniform(torch.zeros_like(width), width, n, generator)
 
     def log_prob(self, x: Tensor, w: Tensor) -> Tensor:
         """See `Augmenter.log_prob`; -inf outside the ranges."""
-        inside = (w.abs() <= self.width / 2).all(-1)
-        return torch.where(inside, -self.width.log().sum(), -torch.inf)
+        return uniform_log_prob(w, torch.zeros_like(self.width), self.width)
 
     def width_loss(self, largest: float = 10.0) -> Tensor:
         """Augerino's own regulariser -|width|, to be weighted (0.01) and added; 0 once a range reaches `largest`."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from flowaug.augmenter import Augmenter, make_encoder
+from flowaug.augmenter import EncodedAugmenter, Encoder
+from flowaug.flows.layer import faint_linear
+from flowaug.flows.uniform import draw_uniform, uniform_log_prob
 from flowaug.spaces import Space
 
 
-class MeanFieldAugmenter(Augmenter):
+class MeanFieldAugmenter(EncodedAugmenter):
     """w uniform between two ends per coordinate that an encoder reads from the image, -sigmoid(l) and sigmoid(r).
 
     Coordinates are independent given the image: no joint or multi-modal distribution can be represented.
@@ -27,18 +27,15 @@ class MeanFieldAugmenter(Augmenter):
     def __init__(
         self,
         space: Space,
-        encoder: Literal["simple"] | nn.Module | None = "simple",
+        encoder: Encoder = "simple",
         *,
         in_channels: int = 3,
         context_dim: int | None = None,
         start: float = -2.0,
     ) -> None:
-        super().__init__(space)
-        self.encoder, size = make_encoder(encoder, in_channels, context_dim)
-        self.ends = nn.Linear(size, 2 * space.dim)
-        with torch.no_grad():
-            self.ends.weight.mul_(0.01)
-            self.ends.bias.fill_(start)
+        super().__init__(space, encoder, in_channels=in_channels, context_dim=context_dim)
+        self.ends = faint_linear(self.context_dim, 2 * space.dim)
+        nn.init.constant_(self.ends.bias, start)
 
     def ranges(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper ends (B, d) in [-1, 1] of images x."""
@@ -47,12 +44,10 @@ class MeanFieldAugmenter(Augmenter):
 
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `Augmenter.sample`."""
-        low, high = (end[:, None] for end in self.ranges(x))
-        u = torch.rand(len(x), n, self.space.dim, dtype=low.dtype, device=low.device, generator=generator)
-        return low + u * (high - low), -(high - low).log().sum(-1).expand(-1, n)
+        low, high = self.ranges(x)
+        return draw_uniform((low + high) / 2, high - low, n, generator)
 
     def log_prob(self, x: Tensor, w: Tensor) -> Tensor:
         """See `Augmenter.log_prob`; -inf outside the ranges."""
         low, high = (end[:, None] for end in self.ranges(x))
-        inside = ((w >= low) & (w <= high)).all(-1)
-        return torch.where(inside, -(high - low).log().sum(-1), -torch.inf)
+        return uniform_log_prob(w, (low + high) / 2, high - low)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Gamma, StudentT, kl_divergence
 
-from flowaug.augmenter import Augmenter, make_encoder
+from flowaug.augmenter import EncodedAugmenter, Encoder
+from flowaug.flows.layer import faint_linear
 from flowaug.spaces import Space
 
 
-class PSTNAugmenter(Augmenter):
+class PSTNAugmenter(EncodedAugmenter):
     r"""w = mu(x) + noise of an unknown precision, $\tau \sim \mathrm{Gamma}(a, b(x))$: a Student's t of 2 a degrees of
     freedom, location mu(x) and scale $\sqrt{b(x) / a}$ per coordinate.
 
@@ -35,23 +35,19 @@ class PSTNAugmenter(Augmenter):
     def __init__(
         self,
         space: Space,
-        encoder: Literal["simple"] | nn.Module | None = "simple",
+        encoder: Encoder = "simple",
         *,
         in_channels: int = 3,
         context_dim: int | None = None,
         shape: float = 2.0,
         scale: float = 0.1,
     ) -> None:
-        super().__init__(space)
+        super().__init__(space, encoder, in_channels=in_channels, context_dim=context_dim)
         if shape <= 0 or scale <= 0:
             raise ValueError(f"shape and scale must be positive, got {shape} and {scale}")
-        self.encoder, size = make_encoder(encoder, in_channels, context_dim)
         self.shape, self.prior_rate = shape, shape * scale**2
-        self.head = nn.Linear(size, 2 * space.dim)
-        with torch.no_grad():
-            self.head.weight.mul_(0.01)
-            self.head.bias.zero_()
-            self.head.bias[space.dim :] = math.log(self.prior_rate)
+        self.head = faint_linear(self.context_dim, 2 * space.dim)
+        nn.init.constant_(self.head.bias[space.dim :], math.log(self.prior_rate))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Locations mu(x) and rates b(x), (B, d) each."""

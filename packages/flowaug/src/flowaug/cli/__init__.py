@@ -6,9 +6,9 @@ import sys
 
 COMMANDS = {
     "demo": (
-        "learn how far turned sprites may turn, with and without",
+        "learn how far sprites may be rotated, with and without augmentation",
         ".demo:demo",
-        ".demo:DemoConfig",
+        ".options:DemoConfig",
     ),
     "train": (
         "train a classifier with the augmentations of every image",
@@ -18,9 +18,9 @@ COMMANDS = {
     "evaluate": (
         "test a trained model, under rotation too",
         ".evaluate:evaluate",
-        ".evaluate:EvaluateConfig",
+        ".options:EvaluateConfig",
     ),
-    "align": ("bring test images into a common pose", ".align:align", ".align:AlignConfig"),
+    "align": ("bring test images into a common pose", ".align:align", ".options:AlignConfig"),
 }
 
 

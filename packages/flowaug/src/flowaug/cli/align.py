@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from robustvision_core.data import ImageSet, resize, rotate_each, to_rgb
@@ -16,51 +15,15 @@ from robustvision_core.run.folder import read_config
 from robustvision_core.run.runtime import Runtime, derive_seed
 from torch import Tensor
 
-from flowaug.augmenter import Augmenter
+from flowaug.augmenter import Alignment, Augmenter
 from flowaug.cli import plots
 from flowaug.cli.data import leading
-from flowaug.cli.evaluate import can_align, ordered_batches, read_run
+from flowaug.cli.measures import ordered_batches
+from flowaug.cli.models import can_align, read_run
+from flowaug.cli.options import AlignConfig
 from flowaug.cli.recipes import TrainConfig
-from flowaug.orientations import circular_deviation, turn_of
-from flowaug.pose_alignment import Alignment
-
-
-@dataclass(frozen=True)
-class AlignConfig:
-    """Align test images by mean-shift with the learned distributions."""
-
-    run: str
-    """Run folder that training wrote."""
-    which: str = "checkpoint"
-    """checkpoint (the last epoch) or best (the selected one)."""
-    data: str = ""
-    """Align the test images of another set, resized to the run's size; empty takes the run's own."""
-    images: int = 200
-    """So many test images, the first ones, or drawn by class where the set is sorted by class; 0 takes all."""
-    degrees: float = 0.0
-    """Turn every image by a random angle up to this first."""
-    steps: int = 50
-    """Of the mean-shift."""
-    gamma: float = 0.1
-    """Size of each, in (0, 1]."""
-    samples: int = 100
-    """Transforms that each mean is over."""
-    compose: Literal["group", "lie"] = "group"
-    """How steps add up: group is right for all transforms, lie the paper's."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    out: str = ""
-    """Folder for alignment.json and the picture; empty takes the run folder."""
-
-    def __post_init__(self) -> None:
-        if self.images < 0 or self.steps < 1 or self.samples < 1:
-            raise UserError("images must be 0 or more, steps and samples at least 1")
-        if not 0 <= self.degrees <= 180:
-            raise UserError(f"degrees must be in [0, 180], got {self.degrees}")
-        if not 0 < self.gamma <= 1:
-            raise UserError(f"gamma must be in (0, 1], got {self.gamma}")
+from flowaug.flows.circle import circular_deviation
+from flowaug.warp import rotation_angle
 
 
 def align(config: AlignConfig) -> None:
@@ -68,7 +31,7 @@ def align(config: AlignConfig) -> None:
     stored = read_config(config.run, TrainConfig, "flowaug train")
     folder = pathlib.Path(config.out or config.run)
     with Runtime.session(config.device, stored.precision, stored.seed) as runtime:
-        trained = read_run(config.run, config.which, runtime, config.data_root)
+        trained = read_run(config.run, config.which, runtime, config.data_root, config.download)
         if not can_align(trained.config):
             raise UserError("alignment needs a learned augmenter over affine transforms")
         test = other_set(config, trained.sets.test) if config.data else trained.sets.test
@@ -78,7 +41,7 @@ def align(config: AlignConfig) -> None:
         if config.degrees:
             some = rotate_each(some, config.degrees, derive_seed(stored.seed, "align"))
         before, after = align_set(config, trained.model.augmenter, some, runtime)
-    found = spreads(some, before, after, 1 if config.data else stored.modes or 1)
+    found = spreads(some, before, after, 1 if config.data else stored.settled().images.modes or 1)
     write_json(folder / "alignment.json", found)
     plots.prototypes(some, before, after.images, folder / "plots" / "alignment.png")
     sys.stdout.write(report(found) + f"picture: {folder / 'plots' / 'alignment.png'}\n")
@@ -90,7 +53,7 @@ def other_set(config: AlignConfig, like: ImageSet) -> ImageSet:
     Raises:
         UserError: It has colours and the run has none, or it cannot be had.
     """
-    loaded = load_set(config.data, "test", config.data_root or None)
+    loaded = load_set(config.data, "test", config.data_root or None, config.download)
     channels, side, _ = like.shape
     if loaded.shape[0] > channels:
         raise UserError(f"{config.data} has {loaded.shape[0]} channels, the run's images have {channels}")
@@ -127,8 +90,8 @@ def spreads(data: ImageSet, before: Tensor, after: Alignment, modes: int = 1) ->
     }
     if "angle" in data.extras:
         angle = data.extras["angle"].cpu()
-        turned = angle - turn_of(after.matrices)  # angles run clockwise, turns counter-clockwise
-        for name, values in (("degrees_before", angle), ("degrees_after", turned)):
+        aligned = angle - rotation_angle(after.matrices)  # angles run clockwise, rotations counter-clockwise
+        for name, values in (("degrees_before", angle), ("degrees_after", aligned)):
             parts = [circular_deviation(values[chosen], modes) for chosen in classes if chosen.sum() > 1]
             found[name] = sum(parts) / len(parts)
     return found

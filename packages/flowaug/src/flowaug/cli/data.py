@@ -39,13 +39,14 @@ def load(config: TrainConfig) -> Sets:
     Raises:
         UserError: The data or its options cannot be had; the message says why.
     """
+    config = config.settled()
     whole, test = (_load(config, part) for part in ("train", "test"))
-    held = config.val_size
-    size = config.train_size or len(whole) - held
+    held = config.images.val_size or 0
+    size = config.images.train_size or len(whole) - held
     if size < 1 or size + held > len(whole):
         raise UserError(
-            f"{config.data} has {len(whole)} training samples: train_size {config.train_size} and val_size {held} "
-            "do not fit"
+            f"{config.data} has {len(whole)} training samples: train_size {config.images.train_size or 0} "
+            f"and val_size {held} do not fit"
         )
     if size == len(whole):
         return Sets(whole, None, test)
@@ -78,11 +79,12 @@ def sorted_by_class(images: ImageSet) -> bool:
 
 def _load(config: TrainConfig, part: str) -> ImageSet:
     kind = config.data.partition(":")[0]
-    options: dict[str, Any] = {"degrees": config.degrees, "modes": config.modes, "rho": config.rho}
+    images = config.images
+    options: dict[str, Any] = {"degrees": images.degrees, "modes": images.modes, "rho": images.rho}
     if kind in SIZE_OPTION:
-        options[SIZE_OPTION[kind]] = config.image_size
-    if kind == "sprites" and part == "train" and config.train_size:  # draws no more than are used
-        options["count"] = config.train_size + config.val_size
+        options[SIZE_OPTION[kind]] = images.size
+    if kind == "sprites" and part == "train" and images.train_size:  # draws no more than are used
+        options["count"] = images.train_size + (images.val_size or 0)
     given = {name: value for name, value in options.items() if value is not None}
     loaded = data.load(config.data, part, config.data_root or None, config.download, **given)
-    return loaded if kind in SIZE_OPTION or config.image_size is None else data.pad_to(loaded, config.image_size)
+    return loaded if kind in SIZE_OPTION or images.size is None else data.pad_to(loaded, images.size)

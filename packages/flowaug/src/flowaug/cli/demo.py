@@ -1,11 +1,10 @@
-"""`flowaug demo`: what learning each image's turns does to turns never seen, in about half a minute."""
+"""`flowaug demo`: what learning each image's rotations does to rotations never seen, in about half a minute."""
 
 from __future__ import annotations
 
 import math
 import pathlib
 import sys
-from dataclasses import dataclass, replace
 
 import torch
 from robustvision_core.data import ImageSet
@@ -18,31 +17,16 @@ from tqdm import tqdm
 
 from flowaug.cli import plots
 from flowaug.cli.data import load
-from flowaug.cli.evaluate import ordered_batches, predictor
+from flowaug.cli.measures import ordered_batches, predictor
 from flowaug.cli.models import make_model
+from flowaug.cli.options import DemoConfig
 from flowaug.cli.recipes import TrainConfig
 from flowaug.cli.train import Step, fit_on
-from flowaug.orientations import folded
+from flowaug.flows.circle import folded
 
 AUGMENTERS = {"none": "no augmentation", "flow": "learned, per image"}
 BANDS = ((0, 45), (45, 60), (60, 75), (75, 90))
-"""Turns in degrees; training has the first."""
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """Train on sprites turned by up to 45 degrees, up or upside down, and test on those turned further."""
-
-    epochs: int = 10
-    """Passes over the training images with the flow."""
-    train_size: int = 2000
-    """Images to train on."""
-    seed: int = 0
-    """Of networks and order."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    out: str = ""
-    """Folder for the pictures; empty makes a new one under runs/."""
+"""Rotations in degrees; training has the first."""
 
 
 def demo(config: DemoConfig) -> None:
@@ -55,7 +39,7 @@ def demo(config: DemoConfig) -> None:
             results[augmenter] = run(config, augmenter, folder / "plots")
             bar.update()
     heads = "".join(f"{f'{low}-{high}':>10}" for low, high in BANDS)
-    lines = ["test accuracy, %, by turn in degrees; training turns by 45 at most", f"{'':<20}{heads}"]
+    lines = ["test accuracy, %, by rotation in degrees; training rotates by 45 at most", f"{'':<20}{heads}"]
     lines += [
         f"{title:<20}" + "".join(f"{100 * value:>10.1f}" for value in results[name])
         for name, title in AUGMENTERS.items()
@@ -65,13 +49,13 @@ def demo(config: DemoConfig) -> None:
 
 
 def run(config: DemoConfig, augmenter: str, pictures: pathlib.Path) -> list[float]:
-    """Accuracy in every band of turns, of one training."""
-    quick = replace(
-        TrainConfig.PRESETS["quick"],
+    """Accuracy in every band of rotations, of one training."""
+    recipe = TrainConfig.PRESETS["quick"].settled()
+    quick = recipe.changed(
         augmenter=augmenter,
         train_size=config.train_size,
         epochs=config.epochs,
-        burn_in=max(min(TrainConfig.PRESETS["quick"].burn_in, config.epochs - 1), 0),
+        burn_in=max(min(recipe.objective.burn_in, config.epochs - 1), 0),
         seed=config.seed,
         progress=False,
     )
@@ -80,7 +64,7 @@ def run(config: DemoConfig, augmenter: str, pictures: pathlib.Path) -> list[floa
         step = Step(make_model(quick, sets.train), quick)
         fit_on(quick, sets, runtime, None, step)
         step.model.eval()
-        test = load_set("sprites", "test", degrees=90, size=quick.image_size)
+        test = load_set("sprites", "test", degrees=90, size=quick.images.size)
         plots.draw_learned(quick, step.model, sets.test, runtime, lambda name: pictures / f"{name}.png")
         predict = predictor(quick, step.model, runtime)
         right = torch.cat([predict(b.images).argmax(-1) == b.labels for b in ordered_batches(test, runtime).epoch(0)])
@@ -88,9 +72,9 @@ def run(config: DemoConfig, augmenter: str, pictures: pathlib.Path) -> list[floa
 
 
 def by_band(test: ImageSet, right: Tensor) -> list[float]:
-    """Accuracy (N,) by how far an image is turned from its class's own upright."""
-    turn = folded(test.extras["angle"] - math.pi * (test.labels % 2)).abs().rad2deg()
-    return [float(right[(turn >= low) & (turn < high)].float().mean()) for low, high in BANDS]
+    """Accuracy (N,) by how far an image is rotated from its class's own upright."""
+    angle = folded(test.extras["angle"] - math.pi * (test.labels % 2)).abs().rad2deg()
+    return [float(right[(angle >= low) & (angle < high)].float().mean()) for low, high in BANDS]
 
 
 def draw(results: dict[str, list[float]], path: pathlib.Path) -> None:
@@ -101,7 +85,7 @@ def draw(results: dict[str, list[float]], path: pathlib.Path) -> None:
         bars = axes.bar([x + 0.4 * place for x in range(len(BANDS))], heights, 0.38, label=title)
         axes.bar_label(bars, fmt="%.0f")
     axes.set_xticks([x + 0.2 for x in range(len(BANDS))], [f"{low}-{high}" for low, high in BANDS])
-    axes.set(xlabel="turn of the test image, degrees", ylabel="accuracy, %", ylim=(0, 108))
-    axes.set_title("sprites up or upside down; training turns by 45 degrees at most", fontsize=9)
+    axes.set(xlabel="rotation of the test image, degrees", ylabel="accuracy, %", ylim=(0, 108))
+    axes.set_title("sprites up or upside down; training rotates by 45 degrees at most", fontsize=9)
     axes.legend(fontsize=8)
     core_plots.save(drawn, path)

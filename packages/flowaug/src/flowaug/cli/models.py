@@ -1,12 +1,16 @@
-"""The classifier and augmenter that a configuration asks for."""
+"""The classifier and augmenter that a configuration asks for, or that a run folder holds."""
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from robustvision_core.data import ImageSet, channel_stats
 from robustvision_core.errors import UserError
+from robustvision_core.run.folder import load_part, read_config
+from robustvision_core.run.runtime import Runtime
 from torch import nn
 
 from flowaug.augmenter import Augmenter, FlowAugmenter
@@ -19,10 +23,11 @@ from flowaug.baselines import (
     PSTNAugmenter,
 )
 from flowaug.classifier import AugmentedClassifier
+from flowaug.cli.data import Sets, load
 from flowaug.cli.recipes import TrainConfig
-from flowaug.entropy_control import EntropyController, PIDEntropyController
 from flowaug.flows import FlowSpec
 from flowaug.networks import SimpleConv, Standardise, build
+from flowaug.objective import EntropyController, PIDEntropyController
 from flowaug.spaces import AffineSpace, CropSpace, Space
 
 CONTEXT = 32  # numbers that the encoder gives per image, as published
@@ -43,18 +48,26 @@ def make_model(config: TrainConfig, data: ImageSet) -> AugmentedClassifier:
         augmenter = make_augmenter(config, channels, standardise)
     except (ValueError, ModuleNotFoundError) as error:
         raise UserError(str(error)) from error
-    aggregate = "prob_mean" if config.augmenter == "pstn" else config.aggregate
+    aggregate = "prob_mean" if config.augmenter == "pstn" else config.objective.aggregate
     return AugmentedClassifier(
-        classifier, augmenter, config.views, config.test_views, aggregate, config.include_original
+        classifier,
+        augmenter,
+        config.objective.views,
+        config.objective.test_views,
+        aggregate,
+        config.objective.include_original,
     )
 
 
 def make_space(config: TrainConfig) -> Space:
     """The transforms of `config`."""
-    if config.space == "crop":
-        return CropSpace(padding=config.padding)
+    if config.space.kind == "crop":
+        return CropSpace(padding=config.space.padding)
     return AffineSpace(
-        config.dims, trans_scale=config.trans_scale, linear_scale=config.linear_scale, padding=config.padding
+        config.space.dims,
+        trans_scale=config.space.trans_scale,
+        linear_scale=config.space.linear_scale,
+        padding=config.space.padding,
     )
 
 
@@ -69,7 +82,7 @@ def make_augmenter(config: TrainConfig, channels: int, standardise: Standardise)
         "flow": lambda: FlowAugmenter(space, encoder(), make_flow(config), context_dim=CONTEXT),
         "augerino": lambda: AugerinoAugmenter(space),
         "instaaug": lambda: MeanFieldAugmenter(space, encoder(), context_dim=CONTEXT),
-        "instaaug-lrp": lambda: LocationRelationAugmenter(CropSpace(padding=config.padding), channels),
+        "instaaug-lrp": lambda: LocationRelationAugmenter(CropSpace(padding=config.space.padding), channels),
         "pstn": lambda: PSTNAugmenter(space, encoder(), context_dim=CONTEXT),
         "randaugment": lambda: PolicyAugmenter("randaugment"),
         "trivialaugment": lambda: PolicyAugmenter("trivialaugment"),
@@ -80,14 +93,15 @@ def make_augmenter(config: TrainConfig, channels: int, standardise: Standardise)
 
 def make_flow(config: TrainConfig) -> FlowSpec:
     """What the flow of `config` is made of."""
+    flow = config.flow
     return FlowSpec(
-        config.layers,
-        config.width,
-        config.components,
-        config.base,
-        scale=config.start_scale,
-        spread=config.spread,
-        gradient=config.gradient,
+        flow.layers,
+        flow.width,
+        flow.components,
+        flow.base,
+        scale=flow.start_scale,
+        spread=flow.spread,
+        gradient=flow.gradient,
         seed=config.seed,
     )
 
@@ -98,17 +112,45 @@ def make_controller(config: TrainConfig) -> EntropyController | PIDEntropyContro
     Raises:
         UserError: Its band or limits are empty.
     """
-    low, high = config.entropy
+    low, high = config.controller.entropy
     try:
-        if config.controller == "band":
-            return EntropyController(low, high, config.alpha, config.alpha_limits)
-        if config.controller == "pid":
-            return PIDEntropyController(low, high, config.alpha_limits, alpha=config.alpha)
+        if config.controller.kind == "band":
+            return EntropyController(low, high, config.objective.alpha, config.controller.alpha_limits)
+        if config.controller.kind == "pid":
+            return PIDEntropyController(low, high, config.controller.alpha_limits, alpha=config.objective.alpha)
     except ValueError as error:
-        raise UserError(f"--controller {config.controller}: {error}") from error
+        raise UserError(f"--controller {config.controller.kind}: {error}") from error
     return None
 
 
 def zero_of(module: nn.Module) -> torch.Tensor:
     """0, with a gradient of 0 to every parameter: processes that train together must agree on who has one."""
     return torch.stack([parameter.sum() for parameter in module.parameters()]).sum() * 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that was read back."""
+
+    config: TrainConfig
+    sets: Sets
+    model: AugmentedClassifier
+
+
+def read_run(folder: str, which: str, runtime: Runtime, data_root: str, download: bool = False) -> Trained:
+    """The model of a run folder on the runtime's device, in evaluation mode, with its data.
+
+    Raises:
+        UserError: The folder holds no run, or its data cannot be had.
+    """
+    stored = read_config(folder, TrainConfig, "flowaug train")
+    config = replace(stored, data_root=data_root, download=download, resume=False)
+    sets = load(config)
+    model = make_model(config, sets.train).to(runtime.device).eval()
+    load_part(model, pathlib.Path(folder) / f"{which}.pt", "model")
+    return Trained(config, sets, model)
+
+
+def can_align(config: TrainConfig) -> bool:
+    """Whether a run has transforms whose steps compose."""
+    return config.learns and config.space.kind == "affine"

@@ -50,13 +50,19 @@ class Paired(torch.optim.Optimizer):
 def make_optimizer(config: TrainConfig, model: AugmentedClassifier) -> Paired:
     """The optimizers of `config`; the augmenter's group is the last where it has parameters."""
     groups = classifier_groups(config, model.classifier)
-    if config.optimizer == "adam":
-        parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)]
+    if config.optimizer.kind == "adam":
+        parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
+        ]
     else:
-        parts = [torch.optim.SGD(groups, config.lr, config.momentum, weight_decay=config.weight_decay)]
+        parts = [
+            torch.optim.SGD(
+                groups, config.optimizer.lr, config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
+            )
+        ]
     learned = list(model.augmenter.parameters())
     if learned:
-        parts.append(torch.optim.Adam(learned, config.lr_aug))
+        parts.append(torch.optim.Adam(learned, config.optimizer.lr_aug))
     return Paired(*parts)
 
 
@@ -65,22 +71,27 @@ def classifier_groups(config: TrainConfig, classifier: nn.Module) -> list[dict[s
     scalars = [p for part in classifier.modules() if isinstance(part, FixupResNet) for p in part.scalars()]
     chosen = {id(p) for p in scalars}
     groups: list[dict[str, Any]] = [{"params": [p for p in classifier.parameters() if id(p) not in chosen]}]
-    return groups if not scalars else [*groups, {"params": scalars, "lr": config.lr / 10, "weight_decay": 0.0}]
+    return (
+        groups if not scalars else [*groups, {"params": scalars, "lr": config.optimizer.lr / 10, "weight_decay": 0.0}]
+    )
 
 
 def make_scheduler(config: TrainConfig, optimizer: Paired) -> LambdaLR:
     """Rates by epoch; that of a frozen classifier is 0."""
 
     def scheduled(epoch: int) -> float:
-        cosine = config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
-        passed = [value for share, value in config.lr_steps if epoch >= round(share * config.epochs)]
+        cosine = (
+            config.optimizer.lr_end
+            + (1 - config.optimizer.lr_end) * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+        )
+        passed = [value for share, value in config.optimizer.lr_steps if epoch >= round(share * config.epochs)]
         return cosine * (passed[-1] if passed else 1.0)
 
     def classifier(epoch: int) -> float:
-        return 0.0 if config.freeze_after and epoch >= config.freeze_after else scheduled(epoch)
+        return 0.0 if config.objective.freeze_after and epoch >= config.objective.freeze_after else scheduled(epoch)
 
     def augmenter(epoch: int) -> float:
-        return scheduled(epoch) if config.schedule_aug else 1.0
+        return scheduled(epoch) if config.optimizer.schedule_aug else 1.0
 
     learned = len(optimizer.parts) > 1
     count = len(optimizer.param_groups) - learned

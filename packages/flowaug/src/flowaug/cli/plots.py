@@ -75,23 +75,23 @@ def views(images: Tensor, augmented: Tensor, path: str | os.PathLike[str]) -> No
 
 
 def rotations(images: Tensor, angles: Tensor, path: str | os.PathLike[str], bins: int = 48) -> None:
-    """Images (B, C, H, W) above the polar histograms of their sampled turns (B, S) in radians, counter-clockwise."""
+    """Images (B, C, H, W) above polar histograms of their sampled rotations (B, S), counter-clockwise radians."""
     from matplotlib.projections.polar import PolarAxes
 
     count = len(images)
     drawn, _ = plots.figure(1.7 * count, 3.2)
     drawn.clear()
     edges = torch.linspace(-math.pi, math.pi, bins + 1)
-    for place, (image, turned) in enumerate(zip(images, angles, strict=True)):
+    for place, (image, sampled) in enumerate(zip(images, angles, strict=True)):
         _show(drawn.add_subplot(2, count, place + 1), image)
         axes = drawn.add_subplot(2, count, count + place + 1, projection="polar")
         assert isinstance(axes, PolarAxes)
-        heights = torch.histogram(turned.detach().cpu().float(), edges).hist / turned.numel()
+        heights = torch.histogram(sampled.detach().cpu().float(), edges).hist / sampled.numel()
         axes.bar(edges[:-1].tolist(), heights.tolist(), width=2 * math.pi / bins, align="edge")
         axes.set_theta_zero_location("N")
         axes.set_yticklabels([])
         axes.tick_params(labelsize=6)
-    drawn.suptitle("learned turns of each image, counter-clockwise", fontsize=9)
+    drawn.suptitle("learned rotations of each image, counter-clockwise", fontsize=9)
     plots.save(drawn, path)
 
 
@@ -120,10 +120,13 @@ def evaluation(found: dict[str, Any], folder: pathlib.Path) -> None:
         titles = {"accuracy": "with augmented views", "aligned": "aligned first"}
         curve = found["curve"]
         series = {title: (curve["degrees"], curve[key]) for key, title in titles.items() if key in curve}
-        plots.curves(series, folder / "rotation.png", xlabel="turn of the image, degrees", ylabel="accuracy")
+        plots.curves(series, folder / "rotation.png", xlabel="rotation of the image, degrees", ylabel="accuracy")
     if "width_by_class" in found:
         bars(
-            found["classes"], found["width_by_class"], folder / "widths.png", "half-width of the learned turn, degrees"
+            found["classes"],
+            found["width_by_class"],
+            folder / "widths.png",
+            "half-width of the learned rotation, degrees",
         )
     held = [
         (size, value)
@@ -132,7 +135,7 @@ def evaluation(found: dict[str, Any], folder: pathlib.Path) -> None:
     ]
     held.sort()
     series = {"classes": ([size for size, _ in held], [value for _, value in held])}
-    label = f"expected KL under turns up to {found['degrees']:g} degrees, nats"
+    label = f"expected KL under rotations up to {found['degrees']:g} degrees, nats"
     plots.curves(series, folder / "expected_kl.png", xlabel="training samples of the class", ylabel=label)
 
 

@@ -19,7 +19,7 @@ from flowaug.baselines import AugerinoAugmenter, PSTNAugmenter
 from flowaug.classifier import AugmentedClassifier
 from flowaug.cli import plots
 from flowaug.cli.data import Sets, load
-from flowaug.cli.evaluate import accuracy, measure, ordered_batches
+from flowaug.cli.measures import accuracy, measure, ordered_batches
 from flowaug.cli.models import make_controller, make_model, zero_of
 from flowaug.cli.optimizers import forget, make_optimizer, make_scheduler
 from flowaug.cli.recipes import TrainConfig
@@ -44,9 +44,9 @@ class Step(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.controller = model, make_controller(config)
-        self.alpha, self.penalty = config.alpha, config.penalty
-        self.burn_in = config.burn_in if config.augmenter != "none" else config.epochs
-        self.freeze_after, self.mean = config.freeze_after, mean
+        self.alpha, self.penalty = config.objective.alpha, config.objective.penalty
+        self.burn_in = config.objective.burn_in if config.augmenter != "none" else config.epochs
+        self.freeze_after, self.mean = config.objective.freeze_after, mean
         self.learns, self.epoch = config.learns, 0
         self.register_buffer("augmented", torch.zeros((), dtype=torch.long))
 
@@ -88,6 +88,7 @@ class Step(nn.Module):
 
 def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test once, and return the run folder."""
+    config = config.settled()
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         sets = load(config)
         step = Step(make_model(config, sets.train), config, runtime.all_reduce_mean)

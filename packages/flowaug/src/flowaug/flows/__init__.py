@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flowaug.flows.bases import ConditionalBase, MixtureBase, StudentTBase, UniformBase
-from flowaug.flows.box import CircularShift, TanhBox, wrap
+from flowaug.flows.box import CircularShift, TanhBox
+from flowaug.flows.circle import wrap
 from flowaug.flows.coupling import AffineCoupling, Coupling, SplineCoupling, alternating_sets
 from flowaug.flows.flow import ConditionalFlow, FlowSpec, make_base
 from flowaug.flows.layer import ContextLayer, context_terms, soft_clamp

@@ -14,8 +14,9 @@ import torch
 from normflows.distributions import BaseDistribution
 from torch import Tensor, nn
 
-from flowaug.flows.layer import soft_clamp
+from flowaug.flows.layer import faint_linear, soft_clamp
 from flowaug.flows.mixture import draw_components, implicit_mixture, mixture_log_prob, straight_through_mixture
+from flowaug.flows.uniform import draw_uniform, uniform_log_prob
 
 WeightGradient = Literal["implicit", "straight_through"]
 
@@ -49,14 +50,12 @@ class ConditionalBase(BaseDistribution, ABC):
         if not math.exp(low) < scale < math.exp(high):
             raise ValueError(f"the initial scale must be in ({math.exp(low):.3g}, {math.exp(high):.3g}), got {scale}")
         self.dim, self.components, self.extra, self.log_scales = dim, components, extra, log_scales
-        self.context = nn.Linear(context_dim, components * (2 * dim + extra), bias=False)
+        self.context = faint_linear(context_dim, components * (2 * dim + extra), bias=False)
         middle, half = (low + high) / 2, (high - low) / 2
         start = torch.zeros(components, 2 * dim + extra)
         start[:, :dim] = (2 * torch.rand(components, dim) - 1) * spread
         start[:, dim : 2 * dim] = middle + half * math.atanh((math.log(scale) - middle) / half)
         self.free = nn.Parameter(start)
-        with torch.no_grad():
-            self.context.weight.mul_(0.01)
 
     def parameters_of(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Locations and log-scales (..., K, d), and whatever else (..., K, extra), of contexts (..., E)."""
@@ -150,18 +149,16 @@ class UniformBase(ConditionalBase):
 
     def draw(self, context: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `ConditionalBase.draw`."""
-        loc, log_scale, _ = self.parameters_of(context)
-        shape = (len(context), n, self.dim)
-        u = torch.rand(shape, dtype=loc.dtype, device=loc.device, generator=generator) - 0.5
-        z = loc + u * torch.exp(log_scale)
-        return z, -log_scale.sum(-1).expand(shape[:2])
+        centre, width = self._box(context)
+        return draw_uniform(centre, width, n, generator)
 
     def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
         """See `ConditionalBase.log_prob`."""
+        return uniform_log_prob(z, *self._box(context))
+
+    def _box(self, context: Tensor) -> tuple[Tensor, Tensor]:
         loc, log_scale, _ = (value[..., 0, :] for value in self.parameters_of(context))
-        slack = 8 * torch.finfo(z.dtype).eps  # a sample at the very edge stays inside after rounding
-        inside = ((z - loc).abs() <= torch.exp(log_scale) / 2 * (1 + slack) + slack).all(-1)
-        return torch.where(inside, -log_scale.sum(-1), -torch.inf)
+        return loc, log_scale.exp()
 
 
 class StudentTBase(ConditionalBase):

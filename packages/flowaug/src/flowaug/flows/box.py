@@ -1,4 +1,4 @@
-"""What brings the flow's samples into the box [-1, 1]^d: a tanh, and a turn of the periodic coordinates."""
+"""What brings the flow's samples into the box [-1, 1]^d: a tanh, and a rotation of the periodic coordinates."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from normflows.flows import Flow
 from torch import Tensor
 
+from flowaug.flows.circle import wrap
 from flowaug.flows.layer import ContextLayer
 
 
@@ -37,16 +38,11 @@ class TanhBox(Flow):
         return inside, -tanh_log_derivative(inside).sum(-1)
 
 
-def wrap(w: Tensor) -> Tensor:
-    """w brought into [-1, 1] by whole periods of 2."""
-    return w - 2 * torch.round(w / 2)
-
-
 class CircularShift(ContextLayer):
-    """Periodic coordinates turned by a phase read from the context: a bijection of the circle, log-determinant 0.
+    """Periodic coordinates rotated by a phase read from the context: a bijection of the circle, log-determinant 0.
 
     The tanh leaves a seam where its ends meet. The phase puts that seam wherever the image needs no density, instead
-    of always at the half turn.
+    of always at ±1.
 
     Args:
         periodic: Per coordinate, whether it is.
@@ -67,7 +63,7 @@ class CircularShift(ContextLayer):
         self.register_buffer("periodic", torch.tensor(list(periodic)), persistent=False)
 
     def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """w (..., d) turned by the phases (..., periodic coordinates)."""
+        """w (..., d) moved by the phases (..., periodic coordinates)."""
         phases = term @ self.places
-        turned = torch.where(self.periodic, wrap(z - phases if inverse else z + phases), z)
-        return turned, torch.zeros_like(turned[..., 0])
+        moved = torch.where(self.periodic, wrap(z - phases if inverse else z + phases), z)
+        return moved, torch.zeros_like(moved[..., 0])

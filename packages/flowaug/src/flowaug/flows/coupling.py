@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from normflows.utils.splines import unconstrained_rational_quadratic_spline
 from torch import Tensor, nn
 
-from flowaug.flows.layer import ContextLayer, soft_clamp
+from flowaug.flows.layer import ContextLayer, faint_linear, soft_clamp
 
 
 class Coupling(ContextLayer):
@@ -36,10 +36,7 @@ class Coupling(ContextLayer):
             raise ValueError(f"moved must have indices of 0..{dim - 1}, at least one, got {list(moved)}")
         kept = [k for k in range(dim) if k not in moved]
         self.inner = nn.Linear(len(kept), width, bias=False) if kept else None
-        self.outer = nn.Linear(width, len(moved) * parameters)
-        with torch.no_grad():  # near the identity at first, as published
-            self.outer.weight.mul_(0.01)
-            self.outer.bias.zero_()
+        self.outer = faint_linear(width, len(moved) * parameters)  # near the identity at first
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
 
 

@@ -89,8 +89,8 @@ class ConditionalFlow(nn.Module):
         kind = AffineCoupling if spec.coupling == "affine" else SplineCoupling
         self.layers = nn.ModuleList(kind(dim, context_dim, moved, spec.width) for moved in sets)
         self.box = TanhBox() if spec.box == "tanh" else None
-        turns = self.box is not None and periodic is not None and any(periodic)
-        self.shift = CircularShift(periodic or (), context_dim) if turns else None
+        circles = self.box is not None and periodic is not None and any(periodic)
+        self.shift = CircularShift(periodic or (), context_dim) if circles else None
 
     def _terms(self, context: Tensor) -> tuple[list[tuple[ContextLayer, Tensor]], Tensor | None]:
         """Every coupling with its context term, and the phases of the shift where there is one."""

@@ -47,6 +47,16 @@ def context_terms(layers: Sequence[ContextLayer], context: Tensor) -> tuple[Tens
     return torch.nn.functional.linear(context, weight, bias).split(sizes, -1)
 
 
+def faint_linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """A linear layer that hardly hears its input at first: weights times 0.01, as published, and a bias of 0."""
+    layer = nn.Linear(inputs, outputs, bias)
+    with torch.no_grad():
+        layer.weight.mul_(0.01)
+        if bias:
+            layer.bias.zero_()
+    return layer
+
+
 def soft_clamp(x: Tensor, low: float, high: float) -> Tensor:
     """x squeezed smoothly into (low, high): slope 1 in the middle, and a gradient everywhere."""
     middle, half = (low + high) / 2, (high - low) / 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowaug.spaces.base import check_parameters
+from flowaug.spaces.base import Coordinates, check_parameters
 from flowaug.spaces.exponential import affine_exponential
 from flowaug.warp import Mode, Padding, warp
 
@@ -35,13 +35,13 @@ FREE_ENTRIES = ("a11", "a12", "tx", "a21", "a22", "ty")
 
 
 @dataclass(frozen=True)
-class AffineSpace:
+class AffineSpace(Coordinates):
     r"""Affine warps $M(w) = \exp(\sum_k s_k w_k G_k)$, w in $[-1, 1]^d$ (paper, equations 19 and 20).
 
-    M is a sampling matrix: content moves by its inverse. A positive `rot` turns content counter-clockwise, as
+    M is a sampling matrix: content moves by its inverse. A positive `rot` rotates content counter-clockwise, as
     `torch.rot90(k=1)` does; a positive `scale` shows more of the image, so content shrinks. w = 0 changes nothing.
 
-    `rot` at the full half turn is periodic, and means of it are circular. Where other coordinates than `scale` stand
+    `rot` up to ±180 degrees is periodic, and means of it are circular. Where other coordinates than `scale` stand
     beside it, -1 and 1 are the same rotation and differ a little in how they combine with those.
 
     Args:
@@ -67,28 +67,15 @@ class AffineSpace:
     align_corners: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dims", tuple(self.dims))  # a list cannot be hashed
-        unknown = [name for name in self.dims if name not in GENERATORS]
-        if unknown or not self.dims or len(set(self.dims)) < len(self.dims):
-            raise ValueError(f"dims must be different names of {', '.join(GENERATORS)}, got {self.dims}")
+        self.check_dims(GENERATORS)
         if not 0 < self.rot_max <= math.pi:
             raise ValueError(f"rot_max must be in (0, pi], got {self.rot_max}")
         if self.trans_scale <= 0 or self.linear_scale <= 0:
             raise ValueError(f"scales must be positive, got {self.trans_scale} and {self.linear_scale}")
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the coordinates of w."""
-        return self.dims
-
-    @property
-    def dim(self) -> int:
-        """d."""
-        return len(self.dims)
-
-    @property
     def periodic(self) -> tuple[bool, ...]:
-        """Per coordinate: only a rotation by up to a half turn either way is."""
+        """Per coordinate: only a rotation by up to 180 degrees either way is."""
         return tuple(name == "rot" and self.rot_max == math.pi for name in self.dims)
 
     @property

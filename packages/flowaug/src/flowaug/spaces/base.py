@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from torch import Tensor
@@ -30,6 +31,28 @@ class Space(Protocol):
     def warp(self, images: Tensor, w: Tensor) -> Tensor:
         """Images (B, C, H, W) under w (B, S, d), as (B, S, C, H, W)."""
         ...
+
+
+class Coordinates:
+    """The part of a space of named coordinates that is the same for all: a frozen dataclass with a field `dims`."""
+
+    dims: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates of w."""
+        return self.dims
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return len(self.dims)
+
+    def check_dims(self, known: Collection[str]) -> None:
+        """Raise ValueError unless `dims`, made a tuple so that it can be hashed, are different names of `known`."""
+        object.__setattr__(self, "dims", tuple(self.dims))
+        if not self.dims or not set(self.dims) <= set(known) or len(set(self.dims)) < len(self.dims):
+            raise ValueError(f"dims must be different names of {', '.join(known)}, got {self.dims}")
 
 
 class GeometricSpace(Space, Protocol):

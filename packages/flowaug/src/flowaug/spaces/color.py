@@ -8,22 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowaug.spaces.base import check_parameters
+from flowaug.spaces.base import Coordinates, check_parameters
 
 COLORS = ("brightness", "contrast", "saturation", "hue")
 
 
 @dataclass(frozen=True)
-class ColorSpace:
+class ColorSpace(Coordinates):
     """Colour changes by w in [-1, 1]^d, one after another in the order of `dims`; w = 0 changes nothing.
 
     Brightness adds `strength` * w; contrast and saturation multiply by exp(`strength` * w), which treats more and less
-    alike; hue turns by pi * `hue_max` * w. The result is clamped to [0, 1], as kornia does.
+    alike; hue rotates by pi * `hue_max` * w. The result is clamped to [0, 1], as kornia does.
 
     Args:
         dims: Different names of brightness, contrast, saturation and hue; the last two need RGB.
         strength: Of the first three at |w| = 1.
-        hue_max: Turn of the hue at |w| = 1 as a share of a half turn, in (0, 1]; at 1 it is periodic.
+        hue_max: Rotation of the hue at |w| = 1 as a share of 180 degrees, in (0, 1]; at 1 it is periodic.
         mean: Per channel, where images are standardised: undone before and redone after.
         std: Per channel, likewise.
 
@@ -38,26 +38,15 @@ class ColorSpace:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.dims or not set(self.dims) <= set(COLORS) or len(set(self.dims)) < len(self.dims):
-            raise ValueError(f"dims must be different names of {', '.join(COLORS)}, got {self.dims}")
+        self.check_dims(COLORS)
         if self.strength <= 0 or not 0 < self.hue_max <= 1:
             raise ValueError(f"expected strength > 0 and hue_max in (0, 1], got {self.strength} and {self.hue_max}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: give both or neither")
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the coordinates of w."""
-        return self.dims
-
-    @property
-    def dim(self) -> int:
-        """d."""
-        return len(self.dims)
-
-    @property
     def periodic(self) -> tuple[bool, ...]:
-        """Per coordinate: only a hue of up to a half turn either way is."""
+        """Per coordinate: only a hue of up to 180 degrees either way is."""
         return tuple(name == "hue" and self.hue_max == 1 for name in self.dims)
 
     def warp(self, images: Tensor, w: Tensor) -> Tensor:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from flowaug.flows.box import wrap
+from flowaug.flows.circle import mean_transform, wrap_periodic
 from flowaug.spaces import AffineSpace, Space
 from flowaug.warp import compose as compose_matrices
 from flowaug.warp import identity_matrices, warp
 
-Sampler = Callable[[Tensor, int, torch.Generator | None], tuple[Tensor, Tensor]]
+
+class Sampler(Protocol):
+    """What alignment needs of an `Augmenter`."""
+
+    space: Space
+
+    def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """n transforms per image and their log-densities."""
+        ...
 
 
 class Alignment(NamedTuple):
@@ -30,8 +36,7 @@ class Alignment(NamedTuple):
 
 @torch.no_grad()
 def align(
-    sample: Sampler,
-    space: Space,
+    augmenter: Sampler,
     images: Tensor,
     steps: int = 50,
     gamma: float = 0.1,
@@ -39,7 +44,9 @@ def align(
     compose: Literal["group", "lie"] = "group",
     generator: torch.Generator | None = None,
 ) -> Alignment:
-    r"""Mean-shift with the conditional distribution (paper, section 3), $I_k = A_{T_k}(I_0)$ from the original.
+    r"""Images moved to the nearby mode of their distribution by mean-shift (paper, section 3).
+
+    Every $I_k = A_{T_k}(I_0)$ is read from the original image.
 
     `lie` is the paper's $T_k = T_{k-1} + \gamma E[T]$, right where transforms commute (rotations alone, translations
     alone). `group` composes them, $A_{T_k} = A_{T_{k-1}} \exp(\gamma E[T])$, right for all. Means of periodic
@@ -47,8 +54,7 @@ def align(
     pose named beforehand.
 
     Args:
-        sample: `Augmenter.sample`.
-        space: An `AffineSpace`.
+        augmenter: Over an `AffineSpace`.
         images: I_0, (B, C, H, W).
         steps: 50 to align data sets, 10 for images in unusual poses (the paper's).
         gamma: Step size in (0, 1].
@@ -62,6 +68,7 @@ def align(
     Raises:
         ValueError: The space is not affine, or an option is wrong.
     """
+    space = augmenter.space
     if not isinstance(space, AffineSpace):
         raise ValueError(f"alignment needs an AffineSpace, whose steps compose, got {type(space).__name__}")
     if compose not in ("group", "lie") or not 0 < gamma <= 1 or min(steps, n) < 1:
@@ -74,30 +81,13 @@ def align(
     matrices = identity_matrices(images.to(kind), len(images))
     total, current, means = None, images, []
     for _ in range(steps):
-        mean = mean_transform(sample(current, n, generator)[0], space.periodic)
+        mean = mean_transform(augmenter.sample(current, n, generator)[0], space.periodic)
         means.append(mean)
         step = gamma * mean
         if compose == "group":
             matrices = compose_matrices(matrices, space.matrix(step, size).to(kind))
         else:
             total = step if total is None else total + step
-            matrices = space.matrix(_wrap_periodic(total, space.periodic), size).to(kind)
+            matrices = space.matrix(wrap_periodic(total, space.periodic), size).to(kind)
         current = warp(images, matrices[:, None], space.mode, space.padding, space.align_corners)[:, 0]
     return Alignment(current, matrices, torch.stack(means))
-
-
-def mean_transform(w: Tensor, periodic: tuple[bool, ...]) -> Tensor:
-    """Means (B, d) of transforms w (B, S, d): circular for coordinates of period 2, arithmetic for the rest."""
-    angles = math.pi * w
-    circular = torch.atan2(angles.sin().mean(-2), angles.cos().mean(-2)) / math.pi
-    return _choose(circular, w.mean(-2), periodic)
-
-
-def _wrap_periodic(w: Tensor, periodic: tuple[bool, ...]) -> Tensor:
-    return _choose(wrap(w), w, periodic)
-
-
-def _choose(first: Tensor, second: Tensor, which: tuple[bool, ...]) -> Tensor:
-    """Columns of `first` where `which`, of `second` elsewhere."""
-    columns = [(first if chosen else second)[..., k] for k, chosen in enumerate(which)]
-    return torch.stack(columns, -1)
