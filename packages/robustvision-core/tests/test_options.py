@@ -50,7 +50,8 @@ def test_run_in_a_new_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     run = Config().open_run("name", Runtime.from_env("cpu"))
     assert run.folder.parent == pathlib.Path("runs")
     assert run.folder.name.startswith("name-")
-    assert not run.folder.exists()  # nothing is written before the run begins
+    run.close()
+    assert not pathlib.Path("runs").exists()  # nothing but the lock is written before the run begins
 
 
 def new_run_folder(runtime: Runtime) -> str:

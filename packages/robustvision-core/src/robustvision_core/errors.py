@@ -6,6 +6,8 @@ Every message says what was wrong, what was expected and what to do. The command
 from __future__ import annotations
 
 import difflib
+import os
+import signal
 from collections.abc import Iterable
 
 LONG = 16  # names in a list that an error still prints beside the nearest
@@ -24,6 +26,19 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is truncated, unreadable or belongs to another configuration."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped the program by a signal.
+
+    Attributes:
+        number: Of the signal, as `signal.SIGTERM`.
+        folder: The run folder whose checkpoint is written; None where there is none.
+    """
+
+    def __init__(self, number: int = signal.SIGINT, folder: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(number)
+        self.number, self.folder = number, folder
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

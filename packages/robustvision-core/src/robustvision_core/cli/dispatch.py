@@ -6,18 +6,23 @@ so that `--help` and a refused option answer at once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from robustvision_core.cli.launch import launch
 from robustvision_core.cli.parsing import parse
-from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.errors import Interrupted, UserError, unknown_name
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 Verbs = Mapping[str, tuple[str, str, str]]
 """Verb (one word or several) to (one-line help, `"module:function"`, `"module:Configuration"`); a module with a dot
@@ -26,8 +31,8 @@ nothing heavy."""
 
 
 def dispatch(package: str, commands: Verbs, argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0, 2 for an error of the user, 130 after Ctrl-C, 143 after SIGTERM of
-    several processes.
+    """Run one verb and return the exit status: 0, 2 for an error of the user or of the file system, 130 after Ctrl-C,
+    143 after SIGTERM.
 
     Args:
         package: The import name, as in `fdiv_noisy`.
@@ -43,17 +48,18 @@ def dispatch(package: str, commands: Verbs, argv: Sequence[str] | None = None) -
         sys.stdout.write(f"{program} {importlib.import_module(package).__version__}\n")
         return 0
     try:
-        return _run(package, program, commands, argv)
-    except UserError as error:
+        with _sigterm_raises():
+            status = _run(package, program, commands, argv)
+            sys.stdout.flush()
+            return status
+    except (UserError, OSError) as error:
         if os.environ.get("ROBUSTVISION_TRACEBACK"):
             raise
-        if os.environ.get("RANK", "0") == "0":
-            sys.stderr.write(f"{program}: error: {error}\n")
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
-            sys.stderr.write(f"{program}: stopped\n")
-        return EXIT_INTERRUPTED
+        return _refuse(program, error)
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
+        _say(f"{program}: stopped{_how_to_go_on(program, argv, getattr(stop, 'folder', None))}")
+        return 128 + number
 
 
 def usage(program: str, commands: Verbs) -> str:
@@ -88,3 +94,63 @@ def _run(package: str, program: str, commands: Verbs, argv: list[str]) -> int:
 def _load(target: str, room: str) -> Any:
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module, room), name)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM stops a verb as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: signals are the caller's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refuse(program: str, error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone, as in `| head`
+        _drop_stdout()
+        return EXIT_BROKEN_PIPE
+    if isinstance(error, OSError):
+        _say(f"{program}: error: {_cause(error)}")
+        _drop_stdout()
+    else:
+        _say(f"{program}: error: {error}")
+    return EXIT_USER_ERROR
+
+
+def _cause(error: OSError) -> str:
+    """Path and cause of an error of the operating system, in one line."""
+    cause = error.strerror or str(error).partition("\n")[0] or type(error).__name__
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return f"{' and '.join(names)}: {cause}" if names else cause
+
+
+def _drop_stdout() -> None:
+    """Forget what could not be written, else the interpreter tries again when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _how_to_go_on(program: str, argv: list[str], folder: Any) -> str:
+    if folder is None:
+        return ""
+    words = [word for word in argv if word != "--resume"]
+    if not any(word.partition("=")[0] == "--out" for word in words):
+        words += ["--out", str(folder)]
+    return f"; the run is in {folder}, go on with: {shlex.join([program, *words, '--resume'])}"
+
+
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(line.encode(errors="backslashreplace").decode() + "\n")

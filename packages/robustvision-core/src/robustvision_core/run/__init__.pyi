@@ -26,6 +26,7 @@ from .loop import Interrupted as Interrupted
 from .loop import NonFiniteLossError as NonFiniteLossError
 from .loop import fit as fit
 from .options import Checks as Checks
+from .options import EvaluateOptions as EvaluateOptions
 from .options import RunOptions as RunOptions
 from .runtime import Runtime as Runtime
 from .runtime import derive_seed as derive_seed

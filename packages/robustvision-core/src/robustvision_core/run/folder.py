@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from robustvision_core.config import check_same_config, from_plain, plain
 from robustvision_core.errors import CheckpointError, UserError
 from robustvision_core.run.files import atomic_write, write_json
+from robustvision_core.run.lock import FolderLock
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,8 +37,10 @@ class Run:
         resume: Go on from the folder's checkpoint. Without it a folder that holds a run is refused.
         writes: Whether this process writes (rank 0 only); the others read.
 
+    The process that writes holds the folder's lock from here on until `close`, so that a run has one writer.
+
     Raises:
-        UserError: The folder holds another run, is a file, or there is none to resume.
+        UserError: The folder holds another run, is a file, is written by another process, or there is none to resume.
         CheckpointError: The configuration differs from that of the run to resume, or is unreadable.
     """
 
@@ -57,13 +60,27 @@ class Run:
             if not held.exists():
                 raise UserError(f"nothing to resume in {self.folder}: it has no config.json")
             self._check_same(_held_config(held), str(self.folder))
-        elif writes and held.exists():
+        self._refuse_another()
+        self._lock = FolderLock(self.folder) if writes else None
+
+    def _refuse_another(self) -> None:
+        if self.writes and not self.resume and (self.folder / "config.json").exists():
             raise UserError(f"{self.folder} already holds a run: give another --out, or --resume to go on with it")
 
     def begin(self) -> None:
-        """Write `config.json`. Nothing is written before, so that a run refused for bad input leaves no folder."""
+        """Write `config.json`. Nothing but the lock is there before: a run refused for bad input leaves no folder.
+
+        Raises:
+            UserError: Another run began in the folder since this one was opened.
+        """
         if self.writes and not self.resume:
+            self._refuse_another()
             write_json(self.folder / "config.json", self.config)
+
+    def close(self) -> None:
+        """Let others write to the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def checkpoint_path(self) -> pathlib.Path:
@@ -99,9 +116,9 @@ class Run:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`."""
+        """Write `summary.json`: what came out, and the run's configuration."""
         if self.writes:
-            write_json(self.folder / "summary.json", dict(summary))
+            write_json(self.folder / "summary.json", {**summary, "config": self.config})
 
     def save(self, path: pathlib.Path, state: Mapping[str, Any]) -> None:
         """Write `state` (tensors and plain values) with the run's configuration to `path`, whole or not at all."""
@@ -113,6 +130,17 @@ class Run:
         state = load_checkpoint(path)
         self._check_same(state.get("config", {}), str(path))
         return state
+
+    def load_best(self, module: nn.Module, part: str = "network") -> int | None:
+        """Load the selected weights into a part of the step, and return the epoch they are of; None if none were.
+
+        Raises:
+            UserError: As `load_part`.
+        """
+        if not self.best_path.exists():
+            return None
+        load_part(module, self.best_path, part)
+        return load_checkpoint(self.best_path)["record"]["epoch"]
 
     def _check_same(self, held: Mapping[str, Any], where: str) -> None:
         """Raise CheckpointError where `held`, which may be of an earlier version, differs from this configuration."""

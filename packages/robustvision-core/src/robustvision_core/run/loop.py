@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from robustvision_core.errors import CheckpointError, UserError
+from robustvision_core.errors import CheckpointError, Interrupted, UserError
 from robustvision_core.run.folder import Run
 from robustvision_core.run.runtime import Runtime, to_device, unwrap
 
@@ -38,10 +38,6 @@ class Batches(Protocol):
 
 class NonFiniteLossError(UserError):
     """The loss became infinite or not a number."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by the user; its checkpoint is written."""
 
 
 @dataclass
@@ -158,7 +154,7 @@ def fit(
         if run.resume:
             training.load()
     records = run.metrics() if run is not None else []
-    with _stop_signal() as stopped:
+    with _StopSignal() as stopped:
         while training.progress.epoch < epochs:
             if on_epoch:
                 on_epoch(training.progress.epoch)
@@ -171,12 +167,12 @@ def fit(
                 run.log(record)
             training.save()
             if runtime.any_rank(stopped()):
-                raise Interrupted
+                raise stopped.error(run)
     return records
 
 
 def _train_epoch(
-    training: Training, batches: Batches, stopped: Callable[[], bool], clip_norm: float | None, save_s: float, bar: bool
+    training: Training, batches: Batches, stopped: _StopSignal, clip_norm: float | None, save_s: float, bar: bool
 ) -> None:
     state, runtime = training.progress, training.runtime
     show = bar and runtime.is_main and sys.stderr.isatty()
@@ -208,7 +204,7 @@ def _train_epoch(
             if _stop_now(stopped, runtime, state.batch) and state.batch < len(batches):
                 _check_finite(state)
                 training.save()
-                raise Interrupted
+                raise stopped.error(training.run)
     _check_finite(state)
 
 
@@ -252,30 +248,37 @@ def _check_finite(state: Progress) -> float:
     return mean
 
 
-def _stop_now(stopped: Callable[[], bool], runtime: Runtime, batch: int) -> bool:
+def _stop_now(stopped: _StopSignal, runtime: Runtime, batch: int) -> bool:
     if runtime.world_size == 1:
         return stopped()
     # the processes must agree on the batch they stop at, else one waits for gradients for ever
     return batch % CHECK_EVERY == 0 and runtime.any_rank(stopped())
 
 
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a flag; a second Ctrl-C acts at once."""
-    caught: list[int] = []
+class _StopSignal:
+    """Turns the first Ctrl-C or SIGTERM into a flag while it is entered; a second Ctrl-C acts at once."""
 
-    def catch(number: int, frame: FrameType | None) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        self.before: dict[int, Any] = {}
 
-    try:
-        before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are the caller's
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
+    def __call__(self) -> bool:
+        return bool(self.caught)
+
+    def __enter__(self) -> _StopSignal:
+        with contextlib.suppress(ValueError):  # not the main thread: signals are the caller's
+            self.before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def error(self, run: Run | None) -> Interrupted:
+        """What to leave the training with."""
+        return Interrupted(self.caught[0] if self.caught else signal.SIGINT, run and run.folder)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self.caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.caught.append(number)

@@ -1,17 +1,23 @@
-"""The options that every training command shares: where and how a run runs."""
+"""The options that all commands share: where and how a run runs, and which run is tested. Imports no torch."""
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from robustvision_core.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from robustvision_core.run.folder import Run
     from robustvision_core.run.runtime import Runtime
+
+C = TypeVar("C")
 
 
 class Checks:
@@ -39,6 +45,9 @@ class RunOptions(Checks):
         UserError: `devices` is below 1, or `resume` is asked without `out`.
     """
 
+    MAY_GROW: ClassVar[frozenset[str]] = frozenset({"epochs"})
+    """Fields, by dotted name, that a resumed run may raise."""
+
     seed: int = 0
     """Weights, order and every other random choice of training."""
     device: str = "auto"
@@ -49,6 +58,8 @@ class RunOptions(Checks):
     """Processes on this machine, one a GPU; several machines run under torchrun."""
     data_root: str = ""
     """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch missing data where that can be done."""
     out: str = ""
     """Run folder; empty makes a new one under runs/."""
     resume: bool = False
@@ -67,3 +78,64 @@ class RunOptions(Checks):
 
         folder = self.out or runtime.from_main(str(new_folder("runs", name)))
         return Run(pathlib.Path(folder), self, resume=self.resume, writes=runtime.is_main)
+
+    @contextlib.contextmanager
+    def session(self, name: str) -> Iterator[tuple[Runtime, Run]]:
+        """The processes and the run of a training command: open it before any other work.
+
+        Until it ends the run folder is locked. At its end the processes wait for each other.
+
+        Args:
+            name: As in `open_run`.
+
+        Raises:
+            UserError: As `Run` and `Runtime.from_env`.
+        """
+        from robustvision_core.run.runtime import Runtime
+
+        with (
+            Runtime.session(self.device, self.precision, self.seed) as runtime,
+            contextlib.closing(self.open_run(name, runtime)) as run,
+        ):
+            yield runtime, run
+            runtime.barrier()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Checks):
+    """Which run is tested, and where; the configuration of an evaluating command derives from it."""
+
+    run: str
+    """Run folder that training wrote."""
+    which: Literal["checkpoint", "best"] = "checkpoint"
+    """checkpoint (the last epoch) or best (the one that validation selected)."""
+    data_root: str = ""
+    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch missing data where that can be done."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def trained(self, config_type: type[C], program: str, **changes: Any) -> C:
+        """The configuration of the run, with the data root, download and device of this one.
+
+        Args:
+            config_type: The dataclass that the run was started with.
+            program: What writes such runs, for messages.
+            changes: Further fields to change.
+
+        Raises:
+            UserError: The folder holds no run, one of another program, or a broken configuration.
+        """
+        from robustvision_core.run.folder import read_config
+
+        stored: Any = read_config(self.run, config_type, program)
+        held = {field.name for field in fields(stored)}
+        here = {"data_root": self.data_root, "download": self.download, "device": self.device, "resume": False}
+        return replace(stored, **{name: value for name, value in here.items() if name in held}, **changes)
+
+    def load_into(self, module: nn.Module, part: str = "network") -> None:
+        """Load a part of the run's `checkpoint.pt` or `best.pt`, as `which` says; see `load_part`."""
+        from robustvision_core.run.folder import load_part
+
+        load_part(module, pathlib.Path(self.run) / f"{self.which}.pt", part)
