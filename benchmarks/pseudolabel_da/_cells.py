@@ -8,15 +8,14 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from pseudolabel_da.algorithm.seeds import make_generator
 from pseudolabel_da.cli.data import AdaptationData, deal, load_pair
-from pseudolabel_da.cli.phases import confusion_on, make_reader
 from pseudolabel_da.cli.recipes import TrainConfig
+from pseudolabel_da.cli.testing import confusion_on, make_reader
 from pseudolabel_da.cli.train import fit_on, new_step, report
+from pseudolabel_da.seeds import make_generator
 from robustvision_core.config import RUN_FIELDS
 from robustvision_core.data import DomainPair
 from robustvision_core.run.files import write_json
@@ -36,20 +35,21 @@ STARTS_WITH = (
 
 def start_of(config: TrainConfig) -> TrainConfig:
     """The run that is the first phase of `config`, and of every other with the same labelled samples."""
-    plain = TrainConfig(method="source", epochs=0, batch_norm="shared")
-    return replace(plain, **{name: getattr(config, name) for name in STARTS_WITH})
+    plain = TrainConfig(method="source", epochs=0).changed(batch_norm="shared")
+    held = config.flat()
+    return plain.changed(**{name: held[name] for name in STARTS_WITH})
 
 
 def after(config: TrainConfig) -> TrainConfig:
     """`config` without its first phase, from the weights of `start_of` it, which is run if it has not been."""
     start = start_of(config)
     run_cell(start)
-    return replace(config, pretrain=0, init=str(folder_of(start) / "checkpoint.pt"))
+    return config.changed(pretrain=0, init=str(folder_of(start) / "checkpoint.pt"))
 
 
 def folder_of(config: TrainConfig) -> pathlib.Path:
     """Where the run of `config` lives: the same for configurations that compute the same."""
-    fields = {name: value for name, value in asdict(config).items() if name not in RUN_FIELDS | {"preset"}}
+    fields = {name: value for name, value in config.flat().items() if name not in RUN_FIELDS | {"preset"}}
     key = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return DONE / f"{config.data.replace(':', '_').replace('/', '_')}-{config.method}-{config.seed}-{key}"
 
@@ -62,8 +62,8 @@ def run_cell(config: TrainConfig) -> dict[str, Any]:
         return json.loads(done.read_text(encoding="utf-8"))
     torch.set_num_threads(1)
     started = time.perf_counter()
-    config = replace(config, out=str(folder), resume=(folder / "config.json").exists(), progress=False)
-    data = deal(config, _pair(*(getattr(config, name) for name in PAIR_FIELDS)))
+    config = config.changed(out=str(folder), resume=(folder / "config.json").exists(), progress=False)
+    data = deal(config, _pair(*(config.flat()[name] for name in PAIR_FIELDS)))
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         run = config.open_run("cell", runtime)
         step = new_step(config, data, runtime)
@@ -71,7 +71,7 @@ def run_cell(config: TrainConfig) -> dict[str, Any]:
         result = report(config, data, runtime, step)[1]
         if config.method == "source":
             result["target statistics"] = _with_target_statistics(config, data, runtime, step.network)
-    result |= {"config": asdict(config), "seconds": time.perf_counter() - started}
+    result |= {"config": config.flat(), "seconds": time.perf_counter() - started}
     write_json(done, result)
     print(f"{folder.name}: {result['final']['target']['accuracy']:.2%} in {result['seconds']:.0f} s", flush=True)
     return result
@@ -88,7 +88,7 @@ def _with_target_statistics(
 
 @functools.lru_cache(maxsize=2)
 def _pair(*values: Any) -> DomainPair:
-    return load_pair(TrainConfig(**dict(zip(PAIR_FIELDS, values, strict=True))))
+    return load_pair(TrainConfig().changed(**dict(zip(PAIR_FIELDS, values, strict=True))))
 
 
 def row(name: str, cells: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pseudolabel_da.cli.recipes import TrainConfig
 
 from benchmarks.common import data_root, mean_and_spread, save
@@ -13,33 +11,33 @@ QUESTION = "Which step of the recipe is the one that adapts, and what do augment
 LONG = True
 SEEDS = [0, 1]
 SIZE = 6000
-RECIPE = replace(TrainConfig.PRESETS["balanced"], protocol="disjoint", source_size=SIZE, target_size=SIZE, pretrain=5)
-PLAIN = replace(RECIPE, augment="none", relabel=False, label_smoothing=0.15, batch_norm="shared", passes="mixed")
+RECIPE = TrainConfig.PRESETS["balanced"].changed(protocol="disjoint", source_size=SIZE, target_size=SIZE, pretrain=5)
+PLAIN = RECIPE.changed(augment="none", relabel=False, label_smoothing=0.15, batch_norm="shared", passes="mixed")
 ROWS = [
     ("recipe", RECIPE),
-    ("paper's threshold instead of shares", replace(RECIPE, selector="adaptive")),
-    ("paper's threshold, ceiling-aware, smoothing 0.05", replace(RECIPE, selector="adaptive", ceiling_aware=True,
+    ("paper's threshold instead of shares", RECIPE.changed(selector="adaptive")),
+    ("paper's threshold, ceiling-aware, smoothing 0.05", RECIPE.changed(selector="adaptive", ceiling_aware=True,
                                                                  label_smoothing=0.05, relabel=False)),
     ("balanced shares alone (smoothing 0.15, no relabelling)", PLAIN),
-    ("recipe without augmentation", replace(RECIPE, augment="none")),
-    ("recipe with contrast and brightness alone", replace(RECIPE, augment="jitter")),
-    ("recipe without target statistics, one forward", replace(RECIPE, batch_norm="shared", passes="mixed")),
-    ("recipe without balance", replace(RECIPE, selector="top")),
-    ("without balance and target statistics", replace(RECIPE, selector="top", batch_norm="shared", passes="mixed")),
-    ("the same share of each predicted class", replace(RECIPE, prior="predicted")),
-    ("FlexMatch's thresholds", replace(RECIPE, selector="flex")),
-    ("recipe with label smoothing 0.15", replace(RECIPE, label_smoothing=0.15)),
-    ("recipe without relabelling", replace(RECIPE, relabel=False)),
+    ("recipe without augmentation", RECIPE.changed(augment="none")),
+    ("recipe with contrast and brightness alone", RECIPE.changed(augment="jitter")),
+    ("recipe without target statistics, one forward", RECIPE.changed(batch_norm="shared", passes="mixed")),
+    ("recipe without balance", RECIPE.changed(selector="top")),
+    ("without balance and target statistics", RECIPE.changed(selector="top", batch_norm="shared", passes="mixed")),
+    ("the same share of each predicted class", RECIPE.changed(prior="predicted")),
+    ("FlexMatch's thresholds", RECIPE.changed(selector="flex")),
+    ("recipe with label smoothing 0.15", RECIPE.changed(label_smoothing=0.15)),
+    ("recipe without relabelling", RECIPE.changed(relabel=False)),
 ]  # fmt: skip
 CONTROLS = [
-    ("source only", replace(RECIPE, method="source", batch_norm="shared")),
+    ("source only", RECIPE.changed(method="source", batch_norm="shared")),
     (
         "source only, inversion and jitter",
-        replace(RECIPE, method="source", batch_norm="shared", source_augment="recolor"),
+        RECIPE.changed(method="source", batch_norm="shared", source_augment="recolor"),
     ),
     (
         "source only, strong augmentation",
-        replace(RECIPE, method="source", batch_norm="shared", source_augment="strong"),
+        RECIPE.changed(method="source", batch_norm="shared", source_augment="strong"),
     ),
 ]
 
@@ -50,13 +48,13 @@ def main() -> None:
         return
     rows, cells = [], []
     for name, config in CONTROLS:
-        found = [run_cell(start_of(replace(config, seed=seed))) for seed in SEEDS]
+        found = [run_cell(start_of(config.changed(seed=seed))) for seed in SEEDS]
         rows.append(row(name, found))
         statistics = mean_and_spread([100 * cell["target statistics"] for cell in found])
         rows.append(rows[-1] | {"row": f"{name} + target statistics", "target (%)": statistics, "source (%)": ""})
         cells += found
     for name, config in ROWS:
-        found = [run_cell(after(replace(config, seed=seed))) for seed in SEEDS]
+        found = [run_cell(after(config.changed(seed=seed))) for seed in SEEDS]
         rows.append(row(name, found))
         cells += found
     note = (

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from pseudolabel_da import FixedThreshold, IncrementalPseudoLabeler, PseudoLabelPool, select_above
-from pseudolabel_da.algorithm.reading import Reader, scale_images
-from pseudolabel_da.algorithm.samples import TensorSamples
 from pseudolabel_da.networks import SmallCNN
+from pseudolabel_da.reading.reader import Reader, scale_images
+from pseudolabel_da.reading.samples import TensorSamples
 from robustvision_core.data import load_domains
 from torch import Tensor
 
@@ -38,7 +38,7 @@ def main() -> None:
 def start(images: Tensor, labels: Tensor) -> torch.nn.Module:
     """A network that knows the source, so that some of the target is selected."""
     torch.manual_seed(0)
-    labeler = IncrementalPseudoLabeler(SmallCNN(), batch_size=64)
+    labeler = IncrementalPseudoLabeler(SmallCNN().to(memory_format=torch.channels_last), batch_size=64)
     labeler.pretrain((images, labels), epochs=3)
     return labeler.model
 

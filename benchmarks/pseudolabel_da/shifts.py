@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pseudolabel_da.cli.recipes import TrainConfig
 
 from benchmarks.common import data_root, save
@@ -14,16 +12,14 @@ LONG = True
 SEEDS = [0, 1]
 SIZE = 6000
 QUICK = TrainConfig.PRESETS["quick"]
-FASHION = replace(
-    TrainConfig.PRESETS["balanced"],
+FASHION = TrainConfig.PRESETS["balanced"].changed(
     data="fashion-fashionm",
     protocol="disjoint",
     source_size=SIZE,
     target_size=SIZE,
     pretrain=5,
 )
-UNEVEN = replace(
-    TrainConfig.PRESETS["balanced"],
+UNEVEN = TrainConfig.PRESETS["balanced"].changed(
     protocol="disjoint",
     source_size=SIZE,
     target_size=3000,
@@ -37,24 +33,24 @@ UNEVEN = replace(
 def _cases() -> list[tuple[str, str, TrainConfig]]:
     """Data, row and configuration."""
     cases = [
-        ("digits-shift", "target only", replace(QUICK, method="target", pretrain=QUICK.pretrain + QUICK.epochs)),
+        ("digits-shift", "target only", QUICK.changed(method="target", pretrain=QUICK.pretrain + QUICK.epochs)),
         ("digits-shift", "recipe", QUICK),
-        ("digits-shift", "recipe without balance", replace(QUICK, selector="top")),
-        ("digits-shift", "the same share of each predicted class", replace(QUICK, prior="predicted")),
+        ("digits-shift", "recipe without balance", QUICK.changed(selector="top")),
+        ("digits-shift", "the same share of each predicted class", QUICK.changed(prior="predicted")),
     ]
     if data_root() is None:
         return cases
     fashion, uneven = "Fashion-MNIST to its photo blend", "MNIST to MNIST-M, target classes 10 to 1"
     return [
         *cases,
-        (fashion, "target only", replace(FASHION, method="target")),
+        (fashion, "target only", FASHION.changed(method="target")),
         (fashion, "recipe", FASHION),
-        (fashion, "recipe without balance", replace(FASHION, selector="top")),
-        (fashion, "the same share of each predicted class", replace(FASHION, prior="predicted")),
+        (fashion, "recipe without balance", FASHION.changed(selector="top")),
+        (fashion, "the same share of each predicted class", FASHION.changed(prior="predicted")),
         (uneven, "recipe, even prior (wrong)", UNEVEN),
-        (uneven, "recipe, the true prior", replace(UNEVEN, prior=",".join(f"{10 ** (-k / 9):.4f}" for k in range(10)))),
-        (uneven, "the same share of each predicted class", replace(UNEVEN, prior="predicted")),
-        (uneven, "recipe without balance", replace(UNEVEN, selector="top")),
+        (uneven, "recipe, the true prior", UNEVEN.changed(prior=",".join(f"{10 ** (-k / 9):.4f}" for k in range(10)))),
+        (uneven, "the same share of each predicted class", UNEVEN.changed(prior="predicted")),
+        (uneven, "recipe without balance", UNEVEN.changed(selector="top")),
     ]
 
 
@@ -63,9 +59,9 @@ def main() -> None:
     rows, cells = [], []
     for data, name, config in _cases():
         if config.method == "target":
-            found = [run_cell(replace(config, seed=seed)) for seed in SEEDS]
+            found = [run_cell(config.changed(seed=seed)) for seed in SEEDS]
         else:
-            found = [run_cell(after(replace(config, seed=seed))) for seed in SEEDS]
+            found = [run_cell(after(config.changed(seed=seed))) for seed in SEEDS]
         start = "/".join(f"{100 * cell['start']:.1f}" for cell in found if "start" in cell)
         rows.append({"data": data} | row(name, found) | {"before adaptation": start})
         cells += found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pseudolabel_da.cli.recipes import TrainConfig
 
 from benchmarks.common import data_root, mean_and_spread, save
@@ -13,8 +11,7 @@ QUESTION = "What does each row of the paper's table 2 reach on the full MNIST-M 
 LONG = True
 SEEDS = [0, 1]
 SIZE = 6000
-PAPER = replace(
-    TrainConfig.PRESETS["paper"],
+PAPER = TrainConfig.PRESETS["paper"].changed(
     protocol="disjoint",
     source_size=SIZE,
     target_size=SIZE,
@@ -22,21 +19,21 @@ PAPER = replace(
     epochs=20,
     period=5,
 )
-BALANCED = replace(TrainConfig.PRESETS["balanced"], protocol="disjoint", source_size=SIZE, target_size=SIZE)
+BALANCED = TrainConfig.PRESETS["balanced"].changed(protocol="disjoint", source_size=SIZE, target_size=SIZE)
 # name, what the paper has, configuration, whether it begins at the shared start
 ROWS: list[tuple[str, int | None, TrainConfig, bool]] = [
-    ("source only", 33, replace(PAPER, method="source"), False),
-    ("target only", 97, replace(PAPER, method="target"), False),
-    ("CORAL (Deep CORAL, exact)", 97, replace(PAPER, method="coral", epochs=4), True),
-    ("CORAL (published form)", 97, replace(PAPER, method="coral", epochs=4, coral_form="published"), True),
+    ("source only", 33, PAPER.changed(method="source"), False),
+    ("target only", 97, PAPER.changed(method="target"), False),
+    ("CORAL (Deep CORAL, exact)", 97, PAPER.changed(method="coral", epochs=4), True),
+    ("CORAL (published form)", 97, PAPER.changed(method="coral", epochs=4, coral_form="published"), True),
     ("unsupervised pseudo-labels", 47, PAPER, True),
-    ("semi-supervised small", 46, replace(PAPER, method="source", labelled=10.0), False),
-    ("semi-supervised small + pseudo-labels", 60, replace(PAPER, labelled=10.0), True),
-    ("semi-supervised large", 79, replace(PAPER, method="source", labelled=0.05), False),
-    ("semi-supervised large + pseudo-labels", 86, replace(PAPER, labelled=0.05), True),
-    ("DANN", None, replace(PAPER, method="dann", epochs=4, batch_size=64, lr=1e-3), True),
+    ("semi-supervised small", 46, PAPER.changed(method="source", labelled=10.0), False),
+    ("semi-supervised small + pseudo-labels", 60, PAPER.changed(labelled=10.0), True),
+    ("semi-supervised large", 79, PAPER.changed(method="source", labelled=0.05), False),
+    ("semi-supervised large + pseudo-labels", 86, PAPER.changed(labelled=0.05), True),
+    ("DANN", None, PAPER.changed(method="dann", epochs=4, batch_size=64, lr=1e-3), True),
     ("recipe (balanced), unsupervised", None, BALANCED, False),
-    ("recipe (balanced), small", None, replace(BALANCED, labelled=10.0), False),
+    ("recipe (balanced), small", None, BALANCED.changed(labelled=10.0), False),
 ]
 
 
@@ -46,7 +43,7 @@ def main() -> None:
         return
     rows, cells = [], []
     for name, paper, config, continued in ROWS:
-        seeded = [replace(config, seed=seed) for seed in SEEDS]
+        seeded = [config.changed(seed=seed) for seed in SEEDS]
         alone = [start_of(each) if each.method == "source" else each for each in seeded]
         found = [run_cell(after(each) if continued else each) for each in alone]
         rows.append(row(name, found, paper=paper))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pseudolabel_da as pl
 import pytest
 import torch
-from pseudolabel_da.algorithm.samples import TensorSamples, as_samples
+from pseudolabel_da.algorithm.fetching import StepBatch
 from pseudolabel_da.cli.data import AdaptationData, deal, load_pair
 from pseudolabel_da.cli.phases import Phases
 from pseudolabel_da.cli.recipes import TrainConfig
-from pseudolabel_da.cli.step import StepBatch, make_step
-from pseudolabel_da.cli.train import make_network
+from pseudolabel_da.cli.step import make_step
+from pseudolabel_da.cli.testing import make_network
+from pseudolabel_da.reading.samples import TensorSamples, as_samples
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 
@@ -24,11 +24,11 @@ SMALL = {"source_size": 64, "target_size": 64, "image_size": 16, "batch_size": 1
 
 @pytest.fixture(scope="module")
 def pair() -> Any:
-    return load_pair(replace(QUICK, image_size=16))
+    return load_pair(QUICK.changed(image_size=16))
 
 
 def begun(pair: Any, **changes: Any) -> tuple[Phases, AdaptationData]:
-    config = replace(QUICK, device="cpu", **SMALL | changes)
+    config = QUICK.changed(device="cpu", **SMALL | changes)
     data = deal(config, pair)
     step = make_step(config, make_network(config, data), len(data.target), 10)
     return Phases(config, data, step, torch.optim.AdamW(step.parameters()), Runtime(torch.device("cpu"))), data
@@ -49,7 +49,7 @@ def plain(images: Tensor, stored: Tensor) -> bool:
 def test_source_alone_has_not_seen_the_target(pair: Any) -> None:
     """Its statistics after the last epoch are those of training, though the preset's are the target's."""
     phases, _ = begun(pair, method="source")
-    assert phases.config.batch_norm == "target"
+    assert phases.config.training.batch_norm == "target"
     before = {name: value.clone() for name, value in phases.step.network.state_dict().items()}
     phases.begin(0)
     phases.validate()
@@ -64,7 +64,7 @@ def test_source_alone_has_not_seen_the_target(pair: Any) -> None:
 @pytest.mark.parametrize("method", ["coral", "dann", "lee"])
 def test_transfer_augments_both_domains_or_none(pair: Any, method: str) -> None:
     batches, data = adapting_batches(pair, method=method)
-    assert QUICK.augment == "strong"
+    assert QUICK.training.augment == "strong"
     assert all(b.target is not None and plain(b.target.inputs, data.target.inputs) for b in batches)
     assert all(b.source is not None and plain(b.source.inputs, data.labelled.inputs) for b in batches)
     batches, data = adapting_batches(pair, method=method, source_augment="jitter")

@@ -14,14 +14,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pseudolabel_da.algorithm.fetching import StepBatch
+from pseudolabel_da.algorithm.labeler import selector_of
+from pseudolabel_da.algorithm.settings import VALIDATORS
 from pseudolabel_da.cli import data as pairs
 from pseudolabel_da.cli import main
 from pseudolabel_da.cli.data import deal, load_pair
 from pseudolabel_da.cli.demo import DemoConfig, demo
 from pseudolabel_da.cli.phases import PRETRAINING, Phases
-from pseudolabel_da.cli.recipes import VALIDATORS, TrainConfig
-from pseudolabel_da.cli.step import Step, StepBatch, make_step
-from pseudolabel_da.cli.train import fit_on, make_network
+from pseudolabel_da.cli.recipes import TrainConfig
+from pseudolabel_da.cli.step import Step, make_step
+from pseudolabel_da.cli.testing import make_network
+from pseudolabel_da.cli.train import fit_on
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
 from robustvision_core.data import DomainPair
 from robustvision_core.run.folder import load_checkpoint, read_metrics
@@ -38,7 +42,7 @@ PAPER += ["--relabel", "False", "--batch-norm", "shared", "--augment", "none", "
 @functools.lru_cache
 def small_pair() -> DomainPair:
     """Digits of 16 pixels, read once."""
-    return load_pair(replace(TrainConfig.PRESETS["quick"], image_size=16))
+    return load_pair(TrainConfig.PRESETS["quick"].changed(image_size=16))
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def _one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
 def small(**changes) -> TrainConfig:
     quick = TrainConfig.PRESETS["quick"]
     sizes = {"source_size": 96, "target_size": 96, "image_size": 16, "batch_size": 16, "pretrain": 2, "epochs": 3}
-    return replace(quick, device="cpu", progress=False, **sizes | {"period": 1} | changes)
+    return quick.changed(device="cpu", progress=False, **sizes | {"period": 1} | changes)
 
 
 def weights(folder: pathlib.Path) -> dict[str, torch.Tensor]:
@@ -66,8 +70,8 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def test_presets_are_named_after_themselves_and_valid(name: str) -> None:
     config = TrainConfig.PRESETS[name]
     assert config.preset == name
-    assert config.settings().period == config.period
-    assert config.make_selector()
+    assert config.settings().period == config.selection.period
+    assert selector_of(config.settings())
 
 
 @pytest.mark.usefixtures("_one_pair")
@@ -206,7 +210,7 @@ def test_official_order_trains_on_pseudo_labels_then_on_the_next_epochs_source()
     paper = small(selector="fixed", threshold=0.0, passes="separate", relabel=False, batch_norm="shared", pretrain=0)
     kinds = {}
     for order in ("paper", "official"):
-        phases = phases_of(replace(paper, order=order, oversample="clip", augment="none"))
+        phases = phases_of(paper.changed(order=order, oversample="clip", augment="none"))
         kinds[order] = []
         for epoch in range(3):
             phases.begin(epoch)
@@ -312,7 +316,7 @@ class Plain(nn.Module):
 
 
 # shares whose steps divide evenly: what does not, two processes leave out
-EVEN = {"batch_size": 8, "lr": 3e-3, "select": "im", "selector": "top", "shares": (0.5, 0.75)}
+EVEN = {"batch_size": 8, "lr": 3e-3, "checkpoint": "im", "selector": "top", "shares": (0.5, 0.75)}
 CORAL = {"method": "coral", "coral_weight": 10.0}
 RANKS = {
     "recipe": EVEN,
@@ -381,4 +385,4 @@ def test_demo_prints_source_only_beside_adapted(tmp_path: pathlib.Path, monkeypa
 def test_every_validator_has_a_name() -> None:
     assert set(VALIDATORS) == {"last", "source", "im", "snd", "entropy"}
     for name in VALIDATORS:
-        assert small(select=name).settings().checkpoint == VALIDATORS[name]
+        assert small(checkpoint=name).settings().checkpoint == VALIDATORS[name]

@@ -191,8 +191,8 @@ def test_what_is_refused() -> None:
         pl.IncrementalPseudoLabeler(network(), optimizer=torch.optim.SGD(network().parameters(), 0.1))
     with pytest.raises(ValueError, match="source_accuracy"):
         pl.IncrementalPseudoLabeler(network(), checkpoint="source_accuracy").fit(S, None, T[0], epochs=1)
-    with pytest.raises(TypeError, match="rho"):
-        pl.IncrementalPseudoLabeler(network(), rho=3)
+    with pytest.raises(TypeError, match="roh"):
+        pl.IncrementalPseudoLabeler(network(), roh=3)
 
 
 @quiet

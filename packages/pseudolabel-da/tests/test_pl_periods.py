@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pseudolabel_da.algorithm.periods import stop_reason
 from pseudolabel_da.algorithm.planning import draw_replay, split_batches
-from pseudolabel_da.algorithm.seeds import derive_seed, forked_rng, make_generator
 from pseudolabel_da.diagnosis.diagnostics import class_spread, marginal_drift
+from pseudolabel_da.seeds import derive_seed, forked_rng, make_generator
 
 
 def selection(mask: list[bool], labels: list[int]) -> pl.Selection:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pseudolabel_da.algorithm.augmentation import _smooth_noise, _uniform
-from pseudolabel_da.algorithm.prediction import predict_logits
-from pseudolabel_da.algorithm.reading import Reader, scale_images
-from pseudolabel_da.algorithm.samples import TensorSamples
 from pseudolabel_da.diagnosis.validators import accuracy, entropy
 from pseudolabel_da.networks import NETWORKS, SmallCNN, build
+from pseudolabel_da.reading.augmentation import _smooth_noise, _uniform
+from pseudolabel_da.reading.prediction import predict_logits
+from pseudolabel_da.reading.reader import Reader, scale_images
+from pseudolabel_da.reading.samples import TensorSamples
 from scipy import optimize, stats
 from sklearn import metrics
 from torch import nn

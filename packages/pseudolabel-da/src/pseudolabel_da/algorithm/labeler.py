@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pseudolabel_da.algorithm import presets
-from pseudolabel_da.algorithm.augmentation import Augment
-from pseudolabel_da.algorithm.batch_norm import preserved_modes
-from pseudolabel_da.algorithm.objective import AdaptationLoss, Criterion
-from pseudolabel_da.algorithm.periods import PeriodContext, advance, stop_reason
-from pseudolabel_da.algorithm.planning import Rows, plan_source
+from pseudolabel_da.algorithm.driver import Driver
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
-from pseudolabel_da.algorithm.prediction import LogitsFn, predict_logits, probabilities
-from pseudolabel_da.algorithm.reading import Reader, scale_images
-from pseudolabel_da.algorithm.samples import Samples, as_samples
-from pseudolabel_da.algorithm.seeds import forked_rng, make_generator
+from pseudolabel_da.algorithm.presets import PRESETS
 from pseudolabel_da.algorithm.settings import Settings
 from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_domains
-from pseudolabel_da.algorithm.training import Fetcher, train_steps
+from pseudolabel_da.algorithm.steps import make_adamw, make_objective, train_epoch
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
-from pseudolabel_da.diagnosis.validators import TARGET_VALIDATORS, accuracy
-from pseudolabel_da.selection.calibration import fit_temperature
-from pseudolabel_da.selection.rule import AdaptiveThreshold, Selector
-from pseudolabel_da.selection.thresholds import confidence_ceiling
+from pseudolabel_da.reading.augmentation import AUGMENTS, Augment
+from pseudolabel_da.reading.batch_norm import preserved_modes
+from pseudolabel_da.reading.labeled import Criterion
+from pseudolabel_da.reading.prediction import LogitsFn, predict_logits, probabilities
+from pseudolabel_da.reading.reader import Reader, scale_images
+from pseudolabel_da.reading.samples import as_samples
+from pseudolabel_da.rivals.transfer import TransferLoss
+from pseudolabel_da.seeds import forked_rng
+from pseudolabel_da.selection.choice import make_selector
+from pseudolabel_da.selection.rule import Selector
 
 
 class IncrementalPseudoLabeler:
@@ -38,23 +36,27 @@ class IncrementalPseudoLabeler:
     Every default is the paper's; `paper`, `official` and `balanced` make the whole recipes.
 
     Args:
-        model: Any module that returns logits (B, K) for a batch of inputs; trained in place.
-        selector: Which samples receive a label; the paper's adaptive threshold with rho 3 by default.
+        model: Any module that returns logits (B, K) for a batch of inputs; trained in place. Methods coral, dann and
+            lee take one with `features` and a linear `head`, as those of `pseudolabel_da.networks`.
+        selector: Which samples receive a label: a rule, or its name in `Settings.selector`.
         period: Epochs between selections; None takes that of `settings`.
         criterion: Logits (B, K) and labels (B,) to a loss, for `fit`; cross-entropy with the label smoothing of
             `settings` by default. With `weight_fn` it must return a loss for each sample.
-        optimizer: Makes an optimizer of the parameters: a function, since each phase has its own.
+        optimizer: Makes an optimizer of the parameters: a function, since each phase has its own. AdamW with `lr` and
+            `weight_decay` of `settings` by default.
         settings: All other options.
         logits_fn: From what the model returns to logits, where that is a tuple, a dict or one logit.
         transform: From stored inputs to what the model takes, deterministic, a batch at a time on its device. By
             default bytes are mapped to [-1, 1]. The result is cast to the type of the model.
-        augment: (transformed inputs, generator) to augmented ones, for pseudo-labelled samples in training.
+        augment: (transformed inputs, generator) to augmented ones, for pseudo-labelled samples in training; None for
+            none. By default what `settings.augment` names.
         source_augment: The same for source samples.
         weight_fn: Transformed inputs (B, ...) to domain weights (B,); see `ICANSelector`.
         device: Where to train; by default where the model is.
         autocast: The type to compute in under autocast, such as torch.bfloat16, or None.
         workers: Processes that read datasets that are not tensors.
-        **options: Fields of `Settings`, in place of those of `settings`.
+        **options: Fields of `Settings`, in place of those of `settings`: every option of the command that belongs to
+            the algorithm, by its name there.
 
     Attributes:
         pool: State of the target samples, None before `fit`.
@@ -69,22 +71,22 @@ class IncrementalPseudoLabeler:
     Example:
         >>> labeler = IncrementalPseudoLabeler.balanced(network)
         >>> labeler.pretrain((source_x, source_y), (val_x, val_y), epochs=3)
-        >>> result = labeler.fit((source_x, source_y), (val_x, val_y), target_x, epochs=5)
+        >>> result = labeler.fit((source_x, source_y), (val_x, val_y), target_x, epochs=10)
     """
 
     def __init__(
         self,
         model: nn.Module,
-        selector: Selector | None = None,
+        selector: Selector | str | None = None,
         period: int | None = None,
         criterion: Criterion | None = None,
-        optimizer: Callable[[Any], torch.optim.Optimizer] = presets.adamw,
+        optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
         *,
         settings: Settings | None = None,
         logits_fn: LogitsFn | None = None,
         transform: Callable[[Tensor], Tensor] = scale_images,
-        augment: Augment | None = None,
-        source_augment: Augment | None = None,
+        augment: Augment | str | None = "settings",
+        source_augment: Augment | str | None = "settings",
         weight_fn: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str | None = None,
         autocast: torch.dtype | None = None,
@@ -93,41 +95,55 @@ class IncrementalPseudoLabeler:
     ) -> None:
         if isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError("optimizer must make one, as in lambda p: torch.optim.Adam(p, lr=5e-4), got an optimizer")
-        settings = replace(settings or Settings(), **options)
-        self.settings = settings if period is None else replace(settings, period=period)
+        options |= {} if period is None else {"period": period}
+        options |= {"selector": selector} if isinstance(selector, str) else {}
+        for name, given in (("augment", augment), ("source_augment", source_augment)):
+            options |= {name: given} if isinstance(given, str) and given != "settings" else {}
+        if criterion is not None:
+            options["label_smoothing"] = getattr(criterion, "label_smoothing", 0.0)
+        self.settings = settings = (settings or Settings()).changed(**options)
         first = next(model.parameters(), torch.zeros(0))
         self.device = torch.device(device) if device is not None else first.device
         self.model = model.to(self.device)
-        how = transform, logits_fn, autocast, self.settings.eval_batch
-        self.reader = Reader(self.model, self.device, first.dtype, *how)
-        self.selector = AdaptiveThreshold() if selector is None else selector
-        if criterion is None:
-            reduction = "none" if weight_fn else "mean"
-            criterion = nn.CrossEntropyLoss(label_smoothing=self.settings.label_smoothing, reduction=reduction)
-        self.criterion = criterion
-        self.make_optimizer = optimizer
-        self.weight_fn, self.augment, self.source_augment, self.workers = weight_fn, augment, source_augment, workers
+        self.reader = Reader(self.model, self.device, first.dtype, transform, logits_fn, autocast, settings.eval_batch)
+        self.selector = selector_of(settings) if selector is None or isinstance(selector, str) else selector
+        self.criterion = criterion or nn.CrossEntropyLoss(
+            label_smoothing=settings.label_smoothing, reduction="none" if weight_fn else "mean"
+        )
+        self.make_optimizer = optimizer or make_adamw(settings)
+        self.augment = AUGMENTS[settings.augment] if isinstance(augment, str) else augment
+        self.source_augment = AUGMENTS[settings.source_augment] if isinstance(source_augment, str) else source_augment
+        self.weight_fn, self.workers = weight_fn, workers
+        self.objective = make_objective(settings, self.model, self.criterion, logits_fn).to(self.device)
         self.optimizer: torch.optim.Optimizer | None = None
-        self.pool: PseudoLabelPool | None = None
-        self.periods: list[PeriodRecord] = []
         self.epochs: list[dict[str, Any]] = []
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
 
     @classmethod
     def paper(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
-        """The method of the paper's text; see `pseudolabel_da.algorithm.presets.paper`."""
-        return cls(model, **presets.paper() | options)
+        """The method of the paper's text; see `pseudolabel_da.algorithm.presets.PAPER`."""
+        return cls(model, **_recipe("paper", options))
 
     @classmethod
     def official(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
-        """The method of the published code; see `pseudolabel_da.algorithm.presets.official`."""
-        return cls(model, **presets.official() | options)
+        """The method of the published code; see `pseudolabel_da.algorithm.presets.OFFICIAL`."""
+        return cls(model, **_recipe("official", options))
 
     @classmethod
     def balanced(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
-        """The recipe that adapts; see `pseudolabel_da.algorithm.presets.balanced`."""
-        return cls(model, **presets.balanced() | options)
+        """The recipe that adapts; see `pseudolabel_da.algorithm.presets.BALANCED`."""
+        return cls(model, **_recipe("balanced", options))
+
+    @property
+    def pool(self) -> PseudoLabelPool | None:
+        """State of the target samples, None before `fit`."""
+        return self.progress.pool
+
+    @property
+    def periods(self) -> list[PeriodRecord]:
+        """Records of the selections."""
+        return self.progress.periods
 
     def pretrain(
         self,
@@ -142,7 +158,7 @@ class IncrementalPseudoLabeler:
         """Train on labelled samples alone (Algorithm 1, line 1), and keep the best epoch on validation data.
 
         Args:
-            source_train: Labelled source samples; see `pseudolabel_da.algorithm.samples.as_samples` for what is taken.
+            source_train: Labelled source samples; see `pseudolabel_da.reading.samples.as_samples` for what is taken.
             source_val: Labelled source samples to validate on; None or none at all keeps the last epoch.
             epochs: How many in all, those of a resumed run included.
             labeled_target: Labelled target samples that join the source (section 3.4).
@@ -158,15 +174,14 @@ class IncrementalPseudoLabeler:
         if self.pool is not None:
             raise ValueError("pretrain comes before fit: make a new labeler to start again")
         data = self._domains(source_train, source_val, (), labeled_target)
-        smoothing, progress = self.settings.pretrain_label_smoothing, self.progress
-        criterion = nn.CrossEntropyLoss(label_smoothing=smoothing)
-        objective = AdaptationLoss(self.model, criterion, logits_fn=self.reader.logits_fn)
-        self.optimizer = self.optimizer or self.make_optimizer(self.model.parameters())
+        progress = self.progress
+        self.optimizer = self.optimizer or self._new_optimizer()
+        driver = self._driver(data, epochs, 0)
         scores: list[float | None] = []
-        with preserved_modes(self.model):
+        with preserved_modes(self.model), self._criterion_of_pretraining():
             while progress.pretrain_epoch < epochs and not self._impatient(patience):
-                self._pretrain_epoch(objective, data.source, progress.pretrain_epoch)
-                progress.smoothing, progress.pretrain_epoch = smoothing, progress.pretrain_epoch + 1
+                self._train(driver, progress.pretrain_epoch)
+                progress.pretrain_epoch += 1
                 scores.append(None if data.val is None else self.reader.accuracy(data.val))
                 self._keep_best(scores[-1], progress.pretrain_epoch)
                 if on_epoch:
@@ -208,27 +223,25 @@ class IncrementalPseudoLabeler:
             ValueError: There are no source samples, or the shapes do not match.
         """
         data = self._domains(source_train, source_val, target_unlabeled, labeled_target, accuracy, target_labels)
-        data.check(self.settings.checkpoint, None if self.pool is None else len(self.pool))
-        settings, progress = self.settings, self.progress
+        data.check(self.settings.validator, None if self.pool is None else len(self.pool))
+        progress = self.progress
         if progress.epoch == 0 and self.pool is None:
             self._begin(data)
-        frozen = settings.batch_norm == "freeze_on_pseudo"
-        objective = AdaptationLoss(self.model, self.criterion, settings.passes, frozen, self.reader.logits_fn)
+        driver = self._driver(data, progress.pretrain_epoch, 0 if self.settings.method in ALONE else epochs)
         with preserved_modes(self.model):
-            while progress.epoch < epochs and not progress.stopped:
-                epoch = progress.epoch
-                with forked_rng(self.device, settings.seed, "epoch", epoch):
-                    record = self._epoch(objective, data, epoch)
-                record["score"] = score = self._score(data)
-                progress.epoch = epoch + 1
-                self._keep_best(score, epoch + 1)
+            while progress.epoch < driver.epochs and not progress.stopped:
+                epoch = progress.pretrain_epoch + progress.epoch
+                record = {"epoch": progress.epoch} | self._train(driver, epoch)
+                record["score"] = score = driver.finish(epoch)
+                progress.epoch += 1
+                if progress.stopped and progress.epoch < driver.epochs:
+                    driver.end_early()
+                self._keep_best(score, progress.epoch)
                 self.epochs.append(record)
                 if on_epoch:
                     on_epoch(self)
         self._restore_best()
-        if settings.batch_norm == "target":
-            self._estimate_statistics(data, progress.epoch)
-        return FitResult.of(self._pool, self.periods, self.epochs, progress)
+        return FitResult.of(self._pool, self.epochs, progress)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, of tensors and plain values: fit for `torch.load(weights_only=True)`.
@@ -238,15 +251,17 @@ class IncrementalPseudoLabeler:
         """
         optimizer = None if self.optimizer is None else self.optimizer.state_dict()
         pool = None if self.pool is None else self.pool.state_dict()
+        head = self.objective.domain_head if isinstance(self.objective, TransferLoss) else None
         return copy.deepcopy(
             {
                 "model": self.model.state_dict(),
                 "optimizer": optimizer,
                 "pool": pool,
-                "progress": asdict(self.progress),
+                "progress": self.progress.plain(),
                 "periods": [record.as_dict() for record in self.periods],
                 "epochs": self.epochs,
                 "best": self.best,
+                "domain_head": None if head is None else head.state_dict(),
             }
         )
 
@@ -254,16 +269,18 @@ class IncrementalPseudoLabeler:
         """Restore what `state_dict` gave, in a labeler made with the same arguments."""
         state = copy.deepcopy(state)
         self.model.load_state_dict(state["model"])
-        self.optimizer = self.pool = None
+        if isinstance(self.objective, TransferLoss) and self.objective.domain_head is not None:
+            self.objective.domain_head.load_state_dict(state["domain_head"])
+        self.optimizer = None
         if state["optimizer"] is not None:
-            self.optimizer = self.make_optimizer(self.model.parameters())
+            self.optimizer = self._new_optimizer()
             self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
         if state["pool"] is not None:
             samples, classes = state["pool"]["selected"].numel(), state["pool"]["marginal"].numel()
-            self.pool = PseudoLabelPool(samples, classes).to(self.device)
-            self.pool.load_state_dict(state["pool"])
-        self.progress = Progress(**state["progress"])
-        self.periods = [PeriodRecord.from_dict(record) for record in state["periods"]]
+            self.progress.pool = PseudoLabelPool(samples, classes).to(self.device)
+            self.progress.pool.load_state_dict(state["pool"])
+        self.progress.periods = [PeriodRecord.from_dict(record) for record in state["periods"]]
         self.epochs, self.best = state["epochs"], state["best"]
 
     def probabilities(self, inputs: Any) -> Tensor:
@@ -277,107 +294,54 @@ class IncrementalPseudoLabeler:
         """Start the incremental phase."""
         row = next(data.source.stream([torch.tensor([0])]))[0]
         classes = predict_logits(self.model, [self.reader.prepare(row)], self.reader.logits_fn).shape[1]
-        self.pool = PseudoLabelPool(len(data.target), classes).to(self.device)
+        self.progress.pool = PseudoLabelPool(len(data.target), classes).to(self.device)
         if self.optimizer is None or self.settings.reset_optimizer:
-            self.optimizer = self.make_optimizer(self.model.parameters())
+            self.optimizer = self._new_optimizer()
         self.best, self.progress.best_score, self.progress.best_epoch = None, None, 0
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        """An optimizer that remembers the rates it was made with, from which they fall."""
+        optimizer = self.make_optimizer(self.objective.parameters())
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        return optimizer
+
+    def _driver(self, data: Domains, pretrain: int, epochs: int) -> Driver:
+        assert self.optimizer is not None  # made before
+        return Driver(
+            self.settings,
+            self.selector,
+            self.reader,
+            data,
+            self.progress,
+            self.optimizer,
+            pretrain=pretrain,
+            epochs=epochs,
+            augment=self.augment,
+            source_augment=self.source_augment,
+            weight_fn=self.weight_fn,
+        )
+
+    @contextlib.contextmanager
+    def _criterion_of_pretraining(self) -> Iterator[None]:
+        """Inside, the objective has the first phase's label smoothing."""
+        self.objective.criterion = nn.CrossEntropyLoss(label_smoothing=self.settings.pretrain_label_smoothing)
+        try:
+            yield
+        finally:
+            self.objective.criterion = self.criterion
+
+    def _train(self, driver: Driver, epoch: int) -> dict[str, Any]:
+        """One epoch, selection included (Algorithm 1, lines 4-18); how many steps it had, and their mean loss."""
+        with forked_rng(self.device, driver.generator_seed(epoch)):
+            driver.enter(epoch)
+            steps = driver.steps(epoch)
+            total = train_epoch(self.objective, driver, epoch, steps, self.reader.autocast)
+        return {"steps": len(steps), "loss": float(total) / len(steps) if steps else None}
 
     def _impatient(self, patience: int | None) -> bool:
         p = self.progress
         return patience is not None and p.best_score is not None and p.pretrain_epoch - p.best_epoch >= patience
-
-    def _pretrain_epoch(self, objective: AdaptationLoss, source: Samples, epoch: int) -> None:
-        seed = self.settings.seed
-        fetcher = self._fetcher(source, None, "pretrain augment", epoch)
-        with forked_rng(self.device, seed, "pretrain", epoch):
-            self._run(objective, self._source_epoch(source, epoch, "pretrain order"), fetcher)
-
-    def _epoch(self, objective: AdaptationLoss, data: Domains, epoch: int) -> dict[str, Any]:
-        """Select if it is time, train, and return the epoch's record (Algorithm 1, lines 4-18)."""
-        settings = self.settings
-        fetcher = self._fetcher(data.source, data.target, "augment", epoch)
-        official = settings.order == "official" and bool(self._pool.selected.any())
-        earlier = [step for step in self._plan(data, epoch) if step.pseudo is None] if official else []
-        loss = self._run(objective, earlier, fetcher, epoch)
-        if epoch % settings.period == 0 and len(data.target):
-            self._select(data, epoch)
-        steps = [] if self.progress.stopped else self._plan(data, epoch)
-        if settings.order == "official" and self._pool.selected.any():
-            steps = [step for step in steps if step.source is None]
-        loss = loss + self._run(objective, steps, fetcher, epoch)
-        count = len(earlier) + len(steps)
-        if count:
-            self.progress.smoothing = getattr(self.criterion, "label_smoothing", 0.0)
-        return {"epoch": epoch, "steps": count, "loss": float(loss) / count if count else None}
-
-    def _plan(self, data: Domains, epoch: int) -> list[Rows]:
-        """The steps of an epoch, by the pool as it is."""
-        rows = self._pool.rows()
-        if rows.numel():
-            return self.settings.plan(rows, data.own, data.labeled, epoch)
-        if self.settings.on_empty == "stop":
-            self.progress.stopped = "no sample has a pseudo-label"
-        return self._source_epoch(data.source, epoch) if self.settings.on_empty == "source_epoch" else []
-
-    def _source_epoch(self, source: Samples, epoch: int, phase: str = "source epoch") -> list[Rows]:
-        """Steps on all source samples."""
-        order = torch.randperm(len(source), generator=make_generator(self.settings.seed, phase, epoch))
-        return plan_source(order.to(self.device), self.settings.batch_size)
-
-    def _run(self, objective: AdaptationLoss, steps: list[Rows], fetcher: Fetcher, epoch: int = 0) -> Tensor:
-        """Train the steps; the sum of their losses, 0-dim."""
-        assert self.optimizer is not None  # made before any step
-        weight = self.settings.weight_at(epoch)
-        total = train_steps(
-            objective, self.optimizer, steps, fetcher, pseudo_weight=weight, autocast=self.reader.autocast
-        )
-        return total.to(self.device)
-
-    def _fetcher(self, source: Samples, target: Samples | None, phase: str, epoch: int) -> Fetcher:
-        return Fetcher(
-            source,
-            target,
-            self.pool,
-            self.reader.prepare,
-            augment=self.augment,
-            source_augment=self.source_augment,
-            generator=make_generator(self.settings.seed, phase, epoch, device=self.device),
-            weighted=self.weight_fn is not None and target is not None,
-        )
-
-    def _select(self, data: Domains, epoch: int) -> None:
-        """Measure the source accuracy, label the pool, select (Algorithm 1, lines 5-13)."""
-        settings, known, temperature = self.settings, data.accuracy, torch.tensor(1.0)
-        if data.val is not None:
-            val = self.reader.outputs(data.val)
-            known = float(accuracy(val.logits, val.labels))
-            if settings.calibrate:
-                temperature = fit_temperature(val.logits, val.labels).to(val.logits)
-        if settings.batch_norm == "target":
-            self._estimate_statistics(data, epoch)
-        target = self.reader.outputs(data.target, self.weight_fn)
-        smoothing = 0.0 if settings.calibrate else self.progress.smoothing or 0.0  # calibration lifts the ceiling
-        ceiling = confidence_ceiling(smoothing, self._pool.classes)
-        context = PeriodContext(epoch, known, ceiling, target.weight, tuple(self.periods), data.truth)
-        record = advance(self._pool, self.selector, probabilities(target.logits, temperature), settings, context)
-        self.periods.append(record)
-        self.progress.barren = 0 if record.selected or not record.candidates else self.progress.barren + 1
-        self.progress.stopped = stop_reason(record, self.progress.barren, settings)
-
-    def _estimate_statistics(self, data: Domains, epoch: int) -> None:
-        generator = make_generator(self.settings.seed, "statistics", epoch)
-        self.reader.estimate_statistics(data.target, self.settings.statistics_batches, generator)
-
-    def _score(self, data: Domains) -> float | None:
-        """The validator's score, None where the last epoch is kept anyway."""
-        name = self.settings.checkpoint
-        if name == "last":
-            return None
-        if name == "source_accuracy":
-            return None if data.val is None else self.reader.accuracy(data.val)
-        if self.settings.batch_norm == "target":
-            self._estimate_statistics(data, self.progress.epoch)
-        return float(TARGET_VALIDATORS[name](probabilities(self.reader.outputs(data.target).logits)))
 
     def _keep_best(self, score: float | None, epoch: int) -> None:
         progress = self.progress
@@ -395,3 +359,23 @@ class IncrementalPseudoLabeler:
     def _pool(self) -> PseudoLabelPool:
         assert self.pool is not None  # fit makes it first
         return self.pool
+
+
+def _recipe(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {"settings": PRESETS[name]} | options
+
+
+ALONE = ("source", "target")
+"""The methods that train on labelled samples alone."""
+
+
+def selector_of(settings: Settings) -> Selector:
+    """The rule of selection that the settings name."""
+    return make_selector(
+        "ican" if settings.method == "ican" else settings.selector,
+        rho=settings.rho,
+        ceiling_aware=settings.ceiling_aware,
+        threshold=settings.threshold,
+        shares=settings.shares,
+        prior=settings.prior,
+    )

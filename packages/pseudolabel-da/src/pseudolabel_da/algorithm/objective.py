@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from pseudolabel_da.algorithm.batch_norm import frozen_batch_norm
-from pseudolabel_da.algorithm.planning import Passes
-from pseudolabel_da.algorithm.prediction import LogitsFn, check_logits
-
-Criterion = Callable[[Tensor, Tensor], Tensor]
-
-
-class Labeled(NamedTuple):
-    """Samples and their labels.
-
-    Attributes:
-        inputs: (B, ...).
-        labels: (B,) class indices.
-        weight: (B,) weights of their losses, or None.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    weight: Tensor | None = None
+from pseudolabel_da.algorithm.settings import Passes
+from pseudolabel_da.reading.batch_norm import frozen_batch_norm
+from pseudolabel_da.reading.labeled import Criterion, Labeled
+from pseudolabel_da.reading.prediction import LogitsFn, check_logits
 
 
 class AdaptationLoss(nn.Module):

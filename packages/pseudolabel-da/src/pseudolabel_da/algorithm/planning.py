@@ -5,16 +5,14 @@ An epoch can thus be entered at any batch, by any process, without a generator's
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pseudolabel_da.algorithm.seeds import make_generator
-
-Passes = Literal["separate", "mixed", "paired"]
-Replay = Literal["union", "source", "always_labeled_target"]
-Oversample = Literal["clip", "replacement"]
+from pseudolabel_da.algorithm.settings import Oversample, Passes, Replay
+from pseudolabel_da.reading.samples import split_batches
+from pseudolabel_da.seeds import make_generator
 
 
 class Rows(NamedTuple):
@@ -66,18 +64,6 @@ def _draw(count: int, size: int, generator: torch.Generator, oversample: Oversam
     return torch.cat(orders)[:count]
 
 
-def split_batches(rows: Tensor, batch_size: int, smallest: int = 2) -> list[Tensor]:
-    """Cut rows (n,) into batches; a last one below `smallest` joins the one before it.
-
-    No row is left out. Batch norm cannot train on one value a channel, which is why batches of one are merged; where
-    there is but one row in all, its batch is of one.
-    """
-    batches = list(rows.split(batch_size)) if rows.numel() else []
-    if len(batches) > 1 and batches[-1].numel() < smallest:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
-
-
 def plan_source(rows: Tensor, batch_size: int) -> list[Rows]:
     """Steps on source rows (R,) alone."""
     return [Rows(batch, None) for batch in split_batches(rows, batch_size)]
@@ -113,6 +99,7 @@ def plan_epoch(
     passes: Passes = "separate",
     replay: Replay = "union",
     oversample: Oversample = "clip",
+    replay_share: float = 1.0,
 ) -> list[Rows]:
     """The steps of one epoch on the pseudo-labelled rows and as many source rows.
 
@@ -127,6 +114,8 @@ def plan_epoch(
             every step.
         replay: As `draw_replay` has it.
         oversample: As `draw_replay` has it.
+        replay_share: Source rows in a step as a share of the pseudo-labelled ones, but no fewer than two, where both
+            are in every step.
 
     Returns:
         The steps, none if there is no pseudo-label; their rows are on the device of `pseudo`.
@@ -142,7 +131,14 @@ def plan_epoch(
     ).to(pseudo.device)
     if passes == "separate":
         return plan_source(drawn, batch_size) + plan_pseudo(pseudo, batch_size, order)
-    return plan_joint(drawn, pseudo, batch_size, order)
+    return [replay_less(step, replay_share) for step in plan_joint(drawn, pseudo, batch_size, order)]
+
+
+def replay_less(rows: Rows, share: float) -> Rows:
+    """The step with at most `share` source rows for every pseudo-labelled one, but no fewer than two."""
+    if rows.source is None or rows.pseudo is None:
+        return rows
+    return Rows(rows.source[: max(round(share * rows.pseudo.numel()), 2)], rows.pseudo)
 
 
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:

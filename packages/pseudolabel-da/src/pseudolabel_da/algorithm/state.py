@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
-from pseudolabel_da.algorithm.samples import Samples, as_samples, joined
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
+from pseudolabel_da.reading.samples import Samples, as_samples, joined
 
 
 @dataclass
-class Progress:
-    """Where training stands, in plain values.
+class State:
+    """What a run has come to, besides weights.
+
+    Attributes:
+        pool: Pseudo-labels of the target samples, None before the adaptation.
+        smoothing: Label smoothing that the model was last trained with, or None.
+        barren: Periods in a row that added nothing.
+        stopped: Why the adaptation ended before its last epoch, or nothing.
+        periods: Records of the selections.
+    """
+
+    pool: PseudoLabelPool | None = None
+    smoothing: float | None = None
+    barren: int = 0
+    stopped: str = ""
+    periods: list[PeriodRecord] = field(default_factory=list)
+
+
+@dataclass
+class Progress(State):
+    """Where a labeler stands.
 
     Attributes:
         pretrain_epoch: Epochs of `pretrain` done.
         epoch: Epochs of `fit` done.
-        smoothing: Label smoothing that the model was last trained with, or None.
-        barren: Periods in a row that added nothing.
         best_score: Best score of the phase that runs, or None.
         best_epoch: The epoch that gave it, from 1.
-        stopped: Why training ended before its last epoch, or nothing.
     """
 
     pretrain_epoch: int = 0
     epoch: int = 0
-    smoothing: float | None = None
-    barren: int = 0
     best_score: float | None = None
     best_epoch: int = 0
-    stopped: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """All but the pool and the records, as plain values."""
+        held = ("pretrain_epoch", "epoch", "smoothing", "barren", "best_score", "best_epoch", "stopped")
+        return {name: getattr(self, name) for name in held}
 
 
 @dataclass
@@ -123,13 +141,11 @@ class FitResult:
     stopped: str = ""
 
     @classmethod
-    def of(
-        cls, pool: PseudoLabelPool, periods: list[PeriodRecord], epochs: list[dict[str, Any]], progress: Progress
-    ) -> FitResult:
+    def of(cls, pool: PseudoLabelPool, epochs: list[dict[str, Any]], progress: Progress) -> FitResult:
         """The result of a run that stands where `progress` says."""
         rows = pool.rows()
         kept = progress.best_epoch, progress.stopped
-        return cls(periods, epochs, rows, pool.labels[rows], pool.confidence[rows], *kept)
+        return cls(progress.periods, epochs, rows, pool.labels[rows], pool.confidence[rows], *kept)
 
     def summary(self) -> str:
         """A line for each period."""

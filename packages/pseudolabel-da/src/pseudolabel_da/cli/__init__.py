@@ -8,7 +8,7 @@ COMMANDS = {
     "demo": (
         "adapt a digit classifier to coloured backgrounds",
         ".demo:demo",
-        ".demo:DemoConfig",
+        ".options:DemoConfig",
     ),
     "train": (
         "train a classifier and adapt it to another domain",
@@ -18,17 +18,17 @@ COMMANDS = {
     "evaluate": (
         "test a trained classifier on both domains",
         ".evaluate:evaluate",
-        ".evaluate:EvaluateConfig",
+        ".options:EvaluateConfig",
     ),
     "diagnose": (
         "say how a run's pseudo-labels fared, and what to do",
         ".diagnose:diagnose_run",
-        ".diagnose:DiagnoseConfig",
+        ".options:DiagnoseConfig",
     ),
     "prepare-mnistm": (
         "write MNIST-M from MNIST and photos",
-        ".diagnose:prepare_mnistm",
-        ".diagnose:PrepareConfig",
+        ".prepare:prepare_mnistm",
+        ".options:PrepareConfig",
     ),
 }
 

@@ -10,9 +10,10 @@ from robustvision_core.data import DomainPair, ImageSet, load_domains, long_tail
 from robustvision_core.errors import UserError
 from torch import Tensor
 
-from pseudolabel_da.algorithm.samples import TensorSamples, as_samples, joined
+from pseudolabel_da.algorithm.state import Domains
 from pseudolabel_da.cli.recipes import TrainConfig
-from pseudolabel_da.selection.shares import ClassBalancedShare
+from pseudolabel_da.reading.samples import TensorSamples, as_samples, joined
+from pseudolabel_da.selection.checks import parse_prior
 
 COLOURED = ("mnist-mnistm", "fashion-fashionm")
 
@@ -41,6 +42,11 @@ class AdaptationData:
     source_test: ImageSet
     target_test: ImageSet
 
+    @property
+    def domains(self) -> Domains:
+        """What is trained on, as the library has it."""
+        return Domains(self.labelled, self.own, self.extra, self.val, self.target, truth=self.truth)
+
 
 def load(config: TrainConfig, device: torch.device | str = "cpu") -> AdaptationData:
     """The data that `config` asks for, on a device."""
@@ -49,11 +55,11 @@ def load(config: TrainConfig, device: torch.device | str = "cpu") -> AdaptationD
 
 def load_pair(config: TrainConfig) -> DomainPair:
     """The domain pair that `config` names."""
-    options: dict[str, Any] = {"seed": config.data_seed}
+    options: dict[str, Any] = {"seed": config.domains.data_seed}
     kind = config.data.split(":")[0]
-    options["image_size" if kind == "folder" else "size"] = config.image_size
+    options["image_size" if kind == "folder" else "size"] = config.domains.image_size
     if kind in COLOURED:
-        options["protocol"] = config.protocol
+        options["protocol"] = config.domains.protocol
     return load_domains(config.data, config.data_root or None, config.download, **options)
 
 
@@ -65,19 +71,19 @@ def deal(config: TrainConfig, pair: DomainPair, device: torch.device | str = "cp
             another number of classes.
     """
     _check_prior(config, pair.target_test.num_classes)
-    target = pair.target_train
-    if config.target_imbalance > 1:
-        target = long_tail(target, config.target_imbalance)
-    target = _cut(target, config.target_size, config.data_seed)
+    target, domains = pair.target_train, config.domains
+    if domains.target_imbalance > 1:
+        target = long_tail(target, domains.target_imbalance)
+    target = _cut(target, domains.target_size, domains.data_seed)
     if config.method == "target":
         source, val = target, pair.target_val
         labelled, rest = target.take([]), target
     else:
-        source, val = _cut(pair.source_train, config.source_size, config.data_seed), pair.source_val
-        amount = config.labelled if config.labelled < 1 else int(config.labelled)
-        labelled, rest = split_labelled(target, amount, seed=config.data_seed)
+        source, val = _cut(pair.source_train, domains.source_size, domains.data_seed), pair.source_val
+        amount = domains.labelled if domains.labelled < 1 else int(domains.labelled)
+        labelled, rest = split_labelled(target, amount, seed=domains.data_seed)
     if len(rest) < 2:
-        raise UserError(f"labelled {config.labelled:g} leaves {len(rest)} unlabelled target samples: lower it")
+        raise UserError(f"labelled {domains.labelled:g} leaves {len(rest)} unlabelled target samples: lower it")
     samples = joined(as_samples(source, device), as_samples(labelled, device))
     assert isinstance(samples, TensorSamples)  # both are tensors of one shape
     return AdaptationData(
@@ -93,8 +99,8 @@ def deal(config: TrainConfig, pair: DomainPair, device: torch.device | str = "cp
 
 
 def _check_prior(config: TrainConfig, classes: int) -> None:
-    selector = config.make_selector()
-    prior = selector.prior if config.method == "pseudo" and isinstance(selector, ClassBalancedShare) else None
+    selects = config.method == "pseudo" and config.selection.selector == "balanced"
+    prior = parse_prior(config.selection.prior) if selects else None
     if prior is not None and prior != "predicted" and len(prior) != classes:
         raise UserError(f"prior has {len(prior)} shares, {config.data} has {classes} classes: give one each")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,29 +14,18 @@ from robustvision_core.run.runtime import Runtime
 
 from pseudolabel_da.cli import plots
 from pseudolabel_da.cli.data import load
+from pseudolabel_da.cli.options import DemoConfig
 from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.train import fit_on, new_step, report
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """Train on scikit-learn's digits, adapt to others on coloured backgrounds without their labels."""
-
-    seed: int = 0
-    """Of the networks."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    out: str = ""
-    """Folder for the pictures; empty makes a new one under runs/."""
 
 
 def demo(config: DemoConfig) -> None:
     """Print the table and draw it."""
     torch.set_num_threads(1)  # as fast as two for images this small, and many times faster where others use the cores
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "pseudolabel-da-demo")
-    quick = replace(TrainConfig.PRESETS["quick"], seed=config.seed, device=config.device, progress=False)
-    alone = replace(quick, method="source", pretrain=quick.pretrain + quick.epochs, batch_norm="shared")
+    quick = TrainConfig.PRESETS["quick"].changed(seed=config.seed, device=config.device, progress=False)
+    alone = quick.changed(method="source", pretrain=quick.pretrain + quick.epochs, batch_norm="shared")
     control, _ = run(alone)
     adapted, periods = run(quick)
     final = adapted["final"]

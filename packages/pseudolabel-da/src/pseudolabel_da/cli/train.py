@@ -8,21 +8,19 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from robustvision_core.errors import UserError
 from robustvision_core.run.folder import Run, load_checkpoint, load_part
 from robustvision_core.run.loop import fit
 from robustvision_core.run.metrics import accuracy
 from robustvision_core.run.runtime import Runtime, channels_last
-from torch import Tensor, nn
+from torch import Tensor
 
 from pseudolabel_da.cli import plots
 from pseudolabel_da.cli.data import AdaptationData, load
-from pseudolabel_da.cli.evaluate import summarise
-from pseudolabel_da.cli.phases import Phases, confusion_on, make_reader
+from pseudolabel_da.cli.phases import Phases
 from pseudolabel_da.cli.recipes import TrainConfig
-from pseudolabel_da.cli.step import NETWORK, Step, make_step
+from pseudolabel_da.cli.step import Step, make_step
+from pseudolabel_da.cli.testing import NETWORK, confusions, make_network, summarise
 from pseudolabel_da.diagnosis.diagnostics import Verdict
-from pseudolabel_da.networks import build
 
 
 def train(config: TrainConfig) -> pathlib.Path:
@@ -46,22 +44,11 @@ def new_step(config: TrainConfig, data: AdaptationData, runtime: Runtime) -> Ste
     return make_step(config, network, len(data.target), data.target_test.num_classes, runtime.device)
 
 
-def make_network(config: TrainConfig, data: AdaptationData) -> nn.Module:
-    """The network of `config` for images and classes as in `data`."""
-    channels, height, width = data.target_test.shape
-    if height != width:
-        raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
-    try:
-        return build(config.network, channels, height, data.target_test.num_classes)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def fit_on(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
     """Train `step` on the data; records of the epochs of both phases."""
-    wrapped = runtime.wrap(step)
     channels_last(step.network)
-    optimizer = torch.optim.AdamW(step.parameters(), config.lr, weight_decay=config.weight_decay)
+    wrapped = runtime.wrap(step)
+    optimizer = torch.optim.AdamW(step.parameters(), config.training.lr, weight_decay=config.training.weight_decay)
     phases = Phases(config, data, step, optimizer, runtime)
     return fit(
         wrapped,
@@ -71,7 +58,7 @@ def fit_on(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run
         runtime=runtime,
         run=run,
         validate=phases.validate,
-        monitor=None if config.select == "last" else "score",
+        monitor=None if config.checkpoint == "last" else "score",
         on_epoch=phases.begin,
         progress=config.progress,
     )
@@ -96,7 +83,7 @@ def finish(
     if step.state.start:
         start = torch.tensor(step.state.start)
         plots.confusion(start, classes, run.plot_path("confusion_start"), "target test set, before adaptation")
-    kept = "last" if config.select == "last" else f"selected by {config.select}"
+    kept = "last" if config.checkpoint == "last" else f"selected by {config.checkpoint}"
     before = f" (before adaptation {summary['start']:.2%})" if "start" in summary else ""
     sys.stdout.write(
         f"{kept} epoch: accuracy on the target {accuracy(found['target']):.2%}{before}, "
@@ -122,12 +109,6 @@ def report(
     if state.start:
         summary["start"] = accuracy(torch.tensor(state.start))
     return found, summary
-
-
-def confusions(data: AdaptationData, runtime: Runtime, network: nn.Module) -> dict[str, Tensor]:
-    """Counts (K, K) over the test set of each domain."""
-    reader = make_reader(network, runtime)
-    return {domain: confusion_on(reader, data, domain) for domain in ("source", "target")}
 
 
 def verdict(periods: list) -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pseudolabel_da.algorithm.objective import Criterion, Labeled
+from pseudolabel_da.reading.labeled import Criterion, Labeled
 from pseudolabel_da.rivals.adversarial import DomainHead, domain_loss
 from pseudolabel_da.rivals.alignment import Form, coral_loss
 

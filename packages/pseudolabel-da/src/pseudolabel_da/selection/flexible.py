@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pseudolabel_da.selection.checks import check_floor
 from pseudolabel_da.selection.rule import Selection, most_confident, select_above
 
 
@@ -64,8 +65,7 @@ class FlexThreshold:
     floor: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1 or not 0 <= self.floor <= 1:
-            raise ValueError(f"threshold and floor must be in [0, 1], got {self.threshold} and {self.floor}")
+        check_floor(self.threshold, self.floor)
         check_mapping(self.mapping)
 
     def select(self, probs: Tensor, **context: Any) -> Selection:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pseudolabel_da.selection.rule import Selection, check_rho, known, most_confident
+from pseudolabel_da.selection.checks import check_rho
+from pseudolabel_da.selection.rule import Selection, known, most_confident
 from pseudolabel_da.selection.thresholds import adaptive_threshold
 
 

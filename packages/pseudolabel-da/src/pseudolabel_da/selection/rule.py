@@ -7,13 +7,13 @@ not use as `**context`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from pseudolabel_da.selection.checks import check_rho, check_threshold
 from pseudolabel_da.selection.thresholds import adaptive_threshold
 
 
@@ -100,8 +100,7 @@ class FixedThreshold:
     threshold: float = 0.95
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold must be in [0, 1], got {self.threshold}")
+        check_threshold(self.threshold)
 
     def select(self, probs: Tensor, **context: Any) -> Selection:
         """The selection among (N, K); the context is not used."""
@@ -135,12 +134,6 @@ class AdaptiveThreshold:
         """
         threshold = adaptive_threshold(known(accuracy), self.rho)
         return select_above(probs, threshold * ceiling if self.ceiling_aware else threshold)
-
-
-def check_rho(rho: float) -> None:
-    """Raise ValueError unless rho is a finite number."""
-    if not math.isfinite(rho):
-        raise ValueError(f"rho must be a finite number, got {rho}")
 
 
 def known(accuracy: float | Tensor | None) -> float | Tensor:

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pseudolabel_da.selection.checks import GROWING, check_prior, check_shares
 from pseudolabel_da.selection.rule import Selection, most_confident
-
-GROWING = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def rank_in_class(labels: Tensor, confidence: Tensor, classes: int) -> Tensor:
@@ -73,11 +72,7 @@ class ClassBalancedShare:
 
     def __post_init__(self) -> None:
         check_shares(self.shares)
-        if isinstance(self.prior, str):
-            if self.prior != "predicted":
-                raise ValueError(f"prior must be None, K shares or 'predicted', got {self.prior!r}")
-        elif self.prior is not None and (min(self.prior) < 0 or sum(self.prior) <= 0):
-            raise ValueError(f"prior must have no share below 0 and one above, got {self.prior}")
+        check_prior(self.prior)
 
     def select(self, probs: Tensor, *, period: int = 0, taken: Tensor | None = None, **context: Any) -> Selection:
         """The selection among (N, K) in a period; `taken` (K,) counts against the share.
@@ -136,9 +131,3 @@ def select_most_confident(probs: Tensor, count: int) -> Selection:
     lowest = torch.where(mask, confidence, torch.inf)
     least = lowest.amin() if lowest.numel() else lowest.new_tensor(torch.inf)
     return Selection(mask, labels, confidence, least, by_rank=True)
-
-
-def check_shares(shares: Sequence[float]) -> None:
-    """Raise ValueError unless there is a share and all lie in (0, 1]."""
-    if not shares or not all(0 < share <= 1 for share in shares):
-        raise ValueError(f"shares must be one or more numbers in (0, 1], got {tuple(shares)}")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pseudolabel_da.algorithm.seeds import make_generator
+from pseudolabel_da.seeds import make_generator
 
 
 class StratifiedSample(NamedTuple):

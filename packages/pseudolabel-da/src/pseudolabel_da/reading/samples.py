@@ -174,3 +174,15 @@ def _dataset(samples: Samples) -> Dataset[Any]:
     if isinstance(samples, TensorSamples) and samples.labels is not None:
         return TensorDataset(samples.inputs.cpu(), samples.labels.cpu())
     raise ValueError(f"cannot join {type(samples).__name__} with others: give labelled tensors or datasets")
+
+
+def split_batches(rows: Tensor, batch_size: int, smallest: int = 2) -> list[Tensor]:
+    """Cut rows (n,) into batches; a last one below `smallest` joins the one before it.
+
+    No row is left out. Batch norm cannot train on one value a channel, which is why batches of one are merged; where
+    there is but one row in all, its batch is of one.
+    """
+    batches = list(rows.split(batch_size)) if rows.numel() else []
+    if len(batches) > 1 and batches[-1].numel() < smallest:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches

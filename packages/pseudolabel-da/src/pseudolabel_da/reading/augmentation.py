@@ -102,3 +102,12 @@ def _smooth_noise(like: Tensor, grids: Sequence[int], draw: Callable[..., Tensor
         fine = F.interpolate(coarse, like.shape[2:], mode="bilinear", align_corners=False)
         noise = torch.where(chosen == number, fine, noise)
     return noise
+
+
+AUGMENTS: dict[str, Augment | None] = {
+    "none": None,
+    "strong": strong_augment,
+    "recolor": partial(strong_augment, shift=0, blend=0.0),
+    "jitter": partial(strong_augment, shift=0, invert=0.0, blend=0.0),
+}
+"""Augmentations by name: `recolor` inverts and jitters contrast and brightness, `jitter` does not invert."""

@@ -22,11 +22,11 @@ def make_generator(seed: int, *names: str | int, device: torch.device | str = "c
 
 @contextlib.contextmanager
 def forked_rng(device: torch.device, seed: int, *names: str | int) -> Iterator[None]:
-    """Torch's global generators seeded by (seed, names) inside, and as they were outside.
+    """Torch's global generators seeded by (seed, names) inside, by `seed` itself without names, as before outside.
 
     Dropout then depends on the epoch alone, and a resumed run needs no state of a generator.
     """
     cuda = device.type == "cuda"
     with torch.random.fork_rng([device] if cuda else [], device_type="cuda"):
-        torch.manual_seed(derive_seed(seed, *names))
+        torch.manual_seed(derive_seed(seed, *names) if names else seed)
         yield

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pseudolabel_da.algorithm.batch_norm import reestimate_batch_norm
-from pseudolabel_da.algorithm.planning import split_batches
-from pseudolabel_da.algorithm.prediction import LogitsFn, predict_logits
-from pseudolabel_da.algorithm.samples import Samples
 from pseudolabel_da.diagnosis.validators import accuracy
+from pseudolabel_da.reading.batch_norm import reestimate_batch_norm
+from pseudolabel_da.reading.prediction import LogitsFn, predict_logits
+from pseudolabel_da.reading.samples import Samples, split_batches
 
 
 def scale_images(inputs: Tensor) -> Tensor:
@@ -65,13 +64,15 @@ class Reader:
         # convolutions follow their input: 1.7 times as fast for small networks on the CPU, and what GPUs prefer
         return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
 
-    def outputs(self, samples: Samples, weight_fn: Callable[[Tensor], Tensor] | None = None) -> SetOutputs:
-        """One pass over all samples in large batches, in evaluation mode."""
+    def outputs(
+        self, samples: Samples, weight_fn: Callable[[Tensor], Tensor] | None = None, rows: Tensor | None = None
+    ) -> SetOutputs:
+        """One pass over all samples, or those of `rows` (M,), in large batches, in evaluation mode."""
         labels, weight = [], []
+        wanted = torch.arange(len(samples), device=self.device) if rows is None else rows
 
         def inputs() -> Iterator[Tensor]:
-            rows = torch.arange(len(samples), device=self.device)
-            for stored, own in samples.stream(rows.split(self.batch)):
+            for stored, own in samples.stream(wanted.split(self.batch)):
                 batch = self.prepare(stored)
                 if own is not None:
                     labels.append(own.to(self.device))

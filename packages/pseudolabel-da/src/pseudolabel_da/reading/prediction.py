@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pseudolabel_da.algorithm.batch_norm import preserved_modes
+from pseudolabel_da.reading.batch_norm import preserved_modes
 
 LogitsFn = Callable[[Any], Tensor]
 
