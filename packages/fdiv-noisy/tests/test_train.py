@@ -209,6 +209,8 @@ def test_noise_make_inspect_and_train_on_the_file(tmp_path: pathlib.Path, capsys
             ["--loss", "forward", "--train-size", "5"],
             "the noise of digits cannot be found: cross-fitting 2 folds needs",
         ),
+        (["--warmup", "5", "--epochs", "2"], "5 of 2 epochs go to cross-entropy, which leaves none for kl"),
+        (["--loss", "pair-conditional", "--epochs", "1"], "1 of 1 epochs go to cross-entropy"),
         (["--weight-decay", "-1"], "weight_decay must be 0 or more, got -1"),
         (["--momentum", "-1"], "momentum must be 0 or more, got -1"),
         (["--noise", "sparse-high:0.3"], "sparse-high takes no argument"),

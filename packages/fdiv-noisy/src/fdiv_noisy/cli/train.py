@@ -42,14 +42,19 @@ class Step(nn.Module):
         if isinstance(batch, Batch):
             return self.criterion(self.network(batch.images), batch.labels)
         own, peer_images, peer_labels = batch
-        if self.criterion.epoch < self.criterion.epochs:
+        if self.criterion.warming:
             return self.criterion(self.network(own.images), own.labels)
         peers = {"peer_logits": self.network(peer_images), "peer_targets": peer_labels}
         return self.criterion(self.network(own.images), own.labels, **peers)
 
 
 def train(config: TrainConfig) -> pathlib.Path:
-    """Train as `config` says, test once on clean labels, and return the run folder."""
+    """Train as `config` says, test once on clean labels, and return the run folder.
+
+    Raises:
+        UserError: Something that `config` asks for cannot be had; the message says what.
+    """
+    criteria.check_warmup(config)
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         noisy = load(config)
         run = config.open_run(f"fdiv-noisy-{config.loss}", runtime)
