@@ -16,7 +16,7 @@ import torch
 from fdiv_noisy import FDivergenceLoss, PairConditionalLoss, WarmUp, auto_loss, class_prior, noise
 from fdiv_noisy.cli import criteria, main
 from fdiv_noisy.cli.batches import PeerBatches, make_batches
-from fdiv_noisy.cli.classifier import make_network
+from fdiv_noisy.cli.classifier import Classifier, make_network, statistics
 from fdiv_noisy.cli.data import load
 from fdiv_noisy.cli.names import LOSSES
 from fdiv_noisy.cli.recipes import TrainConfig
@@ -300,7 +300,7 @@ def train_on_rank(runtime: Runtime, folder: str) -> tuple[dict, list[dict]]:
     network.features[-1].p = 0.0  # type: ignore[union-attr, operator, assignment]  # dropout differs by process
     prior = class_prior(noisy.train.labels, 10)
     step = Step(network, WarmUp(nn.CrossEntropyLoss(), FDivergenceLoss("kl", "exact", prior), 1))
-    records = fit_on(config, noisy, runtime, None, step)
+    records = fit_on(config, noisy, runtime, None, step, Classifier(network, *statistics(config, noisy.train)))
     return step.network.state_dict(), records
 
 

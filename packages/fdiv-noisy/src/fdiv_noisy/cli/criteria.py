@@ -13,8 +13,8 @@ from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fdiv_noisy import networks
 from fdiv_noisy.auto import choose_loss
+from fdiv_noisy.cli.classifier import new_network
 from fdiv_noisy.cli.data import NoisySet
 from fdiv_noisy.cli.recipes import TrainConfig
 from fdiv_noisy.divergences import DIVERGENCES
@@ -124,7 +124,7 @@ def find_noise(
                 train.num_classes,
                 make_model=None
                 if simple
-                else functools.partial(networks.build, config.network, channels, height, train.num_classes),
+                else functools.partial(new_network, config.network, channels, height, train.num_classes),
                 refine=refine,
                 device=None if runtime is None else runtime.device,
                 seed=config.seed,
