@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffpnp_pose import Huber, SampleConsensus, geometry, reproject, solve_pnp
-from diffpnp_pose.pnp import linearise, problem, refine, robust, sqpnp
+from diffpnp_pose.pnp import consensus, linearise, p3p, problem, refine, sqpnp
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,9 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 CONSTANTS = (
     geometry.outer_product_matrix,
     linearise._constants,
+    p3p.places_on,
     problem._stand_in,
     refine._constants,
-    robust._keys,
+    consensus._draws,
     sqpnp._first_block,
 )
 OPTIONS = [
@@ -26,7 +27,7 @@ OPTIONS = [
     {"init": "weak_perspective"},
     {"init": "sqpnp"},
     {"robust": Huber(2.0)},
-    {"robust": SampleConsensus(3.0)},
+    {"robust": SampleConsensus(3.0, hypotheses=40)},
     {"constraint": "bpnp"},
     {"backward": "unrolled"},
 ]

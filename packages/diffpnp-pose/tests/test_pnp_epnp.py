@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffpnp_pose import epnp, project, rotation_angle, so3_exp
+from diffpnp_pose.pnp import epnp_backends
 from torch import Tensor
 from torch.autograd import gradcheck
 
@@ -116,7 +117,18 @@ def test_pytorch3d_rows_become_columns(make_case: Callable[..., Any], monkeypatc
 
 
 def test_real_pytorch3d_finds_the_same_poses(make_case: Callable[..., Any]) -> None:
-    pytest.importorskip("pytorch3d.ops", exc_type=ImportError)
+    pytest.importorskip("pytorch3d")
     case = make_case(10, 9)
     result = epnp(case.x, case.z, case.K, backend="pytorch3d")
     assert degrees(result.R, case.R).median() < 0.1
+    assert result.valid.all()
+
+
+def test_pytorch3d_without_its_extension_says_so_where_it_is_needed() -> None:
+    pytest.importorskip("pytorch3d")
+    efficient_pnp = epnp_backends._efficient_pnp()
+    assert efficient_pnp.__module__ == "pytorch3d.ops.perspective_n_points"
+    assert not isinstance(sys.modules.get("pytorch3d._C"), epnp_backends._NoExtension)
+    stand_in: Any = epnp_backends._NoExtension("pytorch3d._C")
+    with pytest.raises(RuntimeError, match="knn_points_idx needs PyTorch3D's compiled extension"):
+        stand_in.knn_points_idx(1)

@@ -283,7 +283,7 @@ def test_three_points_and_bad_options_raise() -> None:
     with pytest.raises(ValueError, match="threshold"):
         SampleConsensus(-1.0)
     with pytest.raises(ValueError, match="sample"):
-        SampleConsensus(sample=3)
+        SampleConsensus(sample=2)
 
 
 def test_covariance_is_that_of_many_noisy_solutions(make_case: Callable[..., Any]) -> None:

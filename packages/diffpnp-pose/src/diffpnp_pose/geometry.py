@@ -11,11 +11,12 @@ Conventions, used in the whole package:
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
 from torch import Tensor
+
+from diffpnp_pose.devices import kept
 
 _SERIES_BELOW = 1e-3  # squared angle under which the series are used; four terms are exact to float64 there
 
@@ -104,8 +105,7 @@ def _outer_product(entries: Tensor) -> Tensor:
     return torch.stack(rows, -1)
 
 
-@functools.cache
-@torch.inference_mode(False)
+@kept
 def outer_product_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
     """`4 q q^T` of `_outer_product` as a matrix `(10, 16)`: two operations instead of forty."""
     return _outer_product(torch.eye(10, dtype=dtype, device=device))

@@ -45,8 +45,7 @@ def describe(held: Correspondences, result: PnPResult, noise: float) -> list[dic
     sum of squares over twice the `points_used` less six estimates the variance for a `noise` of 0.
     """
     points = held.mask.sum(1)
-    kept = result.solution.problem.c > 0
-    used = kept.sum(1)
+    kept, used = result.inliers, result.inlier_count
     square = (project(held.points_3d, result.R, result.t, held.K) - held.points_2d).square().sum(-1)
     weights = torch.where(kept, held.weights, 0.0)
     total = torch.where(kept, weights * square, 0.0).sum(1)

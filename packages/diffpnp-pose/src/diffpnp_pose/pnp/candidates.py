@@ -5,27 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffpnp_pose.pnp.initial import Shape, weak_perspective
+from diffpnp_pose.devices import readable
+from diffpnp_pose.pnp.initial import APART, Shape, weak_perspective
 from diffpnp_pose.pnp.linearise import Problem
-from diffpnp_pose.pnp.refine import Estimate, refine
+from diffpnp_pose.pnp.minimal import minimal_poses
+from diffpnp_pose.pnp.refine import Estimate, determined, groups_with, refine
 from diffpnp_pose.pnp.sqpnp import algebraic_minima
 
 _COMMON_STEPS = 6  # enough for nearly all items; the rest go on by themselves
 _MOST_STEPS = 50
 _DEVICE_STEPS = 16  # off the CPU the count is fixed
 _POOR_FIT = 0.25  # residual over the spread of the image points from which another minimum is looked for
+_FEW_TO_COMPARE = 16  # points up to which all pairs are looked at
 _FEW_POINTS = 5  # up to here several minima are common
-_GROUP = 8  # items; eight of anything in float64 fill whole cache lines
 
 
 def minimise(problem: Problem, R: Tensor, t: Tensor) -> Estimate:
     """Refine every item to convergence; on a CPU the few slow ones go on without the others."""
-    if R.device.type != "cpu":
+    if not readable(R):
         return refine(problem, R, t, _DEVICE_STEPS)
     result = refine(problem, R, t, _COMMON_STEPS)
     slow = ~result.converged
     if slow.any():
-        part = _groups_with(slow)
+        part = groups_with(slow)
         longer = refine(problem.select(part), result.R[part], result.t[part], _MOST_STEPS, warm=True)
         longer.iterations += result.iterations[part]
         _replace(result, part, slow[part], longer)
@@ -46,22 +48,30 @@ def solve_weak_perspective(problem: Problem, shape: Shape) -> Estimate:
 
 
 def solve_algebraic(problem: Problem) -> Estimate:
-    """The better of the minima next to the two best solutions of the algebraic error."""
-    return best_of(problem, list(zip(*algebraic_minima(problem), strict=True)))
+    """The better of the minima next to the two best solutions of the algebraic error.
+
+    Up to five points, whose algebraic error has wide and shallow valleys, also start from the poses of three of them.
+    """
+    starts = list(zip(*algebraic_minima(problem), strict=True))
+    if not readable(problem.c) or _few(problem).any():
+        starts += zip(*minimal_poses(problem), strict=True)
+    return best_of(problem, starts)
 
 
 def solve_auto(problem: Problem, shape: Shape) -> Estimate:
     """One weak-perspective start; where its minimum may not be the least one, the other starts too.
 
-    Flat objects, up to five points, poor fits and items that have not converged get them. Off the CPU, where looking
+    Flat objects, up to five points, poor fits, saddles and items that have not
+    converged get them. Off the CPU, where looking
     at an item would stall the device, every item does.
     """
-    if shape.flat.device.type != "cpu":
+    if not readable(shape.flat):
         return best_of(problem, [weak_perspective(problem, shape), *_other_starts(problem, shape)])
     result = minimise(problem, *weak_perspective(problem, shape))
-    hard = shape.flat | _few(problem) | _poor(problem, result) | ~result.converged
+    hard = shape.flat | _few(problem) | _poor(problem, result) | ~(result.converged & determined(result.hessian))
+    hard = hard | _repeated(problem)
     if hard.any():
-        part = _groups_with(hard)
+        part = groups_with(hard)
         chosen = problem.select(part)
         other = best_of(chosen, _other_starts(chosen, shape.select(part)))
         _replace(result, part, hard[part] & (_comparable(other) < _comparable(result)[part]), other)
@@ -69,11 +79,22 @@ def solve_auto(problem: Problem, shape: Shape) -> Estimate:
 
 
 def _other_starts(problem: Problem, shape: Shape) -> list[tuple[Tensor, Tensor]]:
-    return [weak_perspective(problem, shape, mirrored=True), *zip(*algebraic_minima(problem), strict=True)]
+    starts = [weak_perspective(problem, shape, mirrored=True), *zip(*algebraic_minima(problem), strict=True)]
+    return [*starts, *zip(*minimal_poses(problem), strict=True)]
 
 
 def _few(problem: Problem) -> Tensor:
     return (problem.c > 0).sum(-1) <= _FEW_POINTS
+
+
+def _repeated(problem: Problem) -> Tensor:
+    """Whether points coincide, so that there are fewer than it seems; looked at where there are not many, `(B,)`."""
+    z, n = problem.z, problem.z.shape[2]
+    if n > _FEW_TO_COMPARE:
+        return torch.zeros_like(problem.c[:, 0], dtype=torch.bool)
+    square = (z * z).sum(1)
+    apart = square[:, :, None] + square[:, None] - 2 * torch.bmm(z.mT, z)
+    return (apart < APART**2).flatten(1).sum(1) > n
 
 
 def _poor(problem: Problem, found: Estimate) -> Tensor:
@@ -84,18 +105,6 @@ def _poor(problem: Problem, found: Estimate) -> Tensor:
 
 def _comparable(found: Estimate) -> Tensor:
     return found.cost.nan_to_num(nan=torch.inf)
-
-
-def _groups_with(flags: Tensor) -> Tensor:
-    """Positions of all items in those groups of `_GROUP` neighbours that hold a flagged item.
-
-    Whole groups keep every item's matrices at the same alignment in memory. Matrix products round differently at
-    different alignments, and an item's result must not depend on which other items are flagged.
-    """
-    size = len(flags)
-    padded = torch.nn.functional.pad(flags, (0, -size % _GROUP))
-    groups = padded.view(-1, _GROUP).any(-1).nonzero()
-    return (groups * _GROUP + torch.arange(_GROUP, device=flags.device)).flatten().clamp_max(size - 1)
 
 
 def _replace(target: Estimate, index: Tensor, wanted: Tensor, source: Estimate) -> None:

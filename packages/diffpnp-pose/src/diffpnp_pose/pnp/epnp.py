@@ -23,6 +23,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from diffpnp_pose.devices import readable
 from diffpnp_pose.geometry import axial
 from diffpnp_pose.pnp.initial import normal_of, rays_of, shape_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
@@ -50,7 +51,7 @@ def control_point_poses(problem: Problem) -> tuple[Tensor, Tensor]:
     """
     flat = shape_of(problem.z.detach(), problem.c.detach()).flat
     R, t = _poses(problem, 4)
-    if flat.device.type == "cpu" and not flat.any():
+    if readable(flat) and not flat.any():
         return R, t
     plane_R, plane_t = _poses(problem, 3)
     return torch.where(flat[:, None, None], plane_R, R), torch.where(flat[:, None], plane_t, t)
@@ -68,7 +69,7 @@ def _poses(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
     starts = _beta_starts(Q.detach(), d2.detach(), _SPACE_STARTS if size == 4 else _PLANE_STARTS)
     results = [_finish(problem, alpha, kernel, _betas(Q, d2, beta)) for beta in starts]
     cost = torch.stack([cost_of(problem, R.detach(), t.detach()) for R, t in results]).nan_to_num(nan=torch.inf)
-    best, rows = cost.argmin(0), torch.arange(len(Q), device=Q.device)
+    best, rows = cost.argmin(0), torch.arange(Q.shape[0], device=Q.device)
     return torch.stack([R for R, _ in results])[best, rows], torch.stack([t for _, t in results])[best, rows]
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import contextlib
+import sys
+import types
+import warnings
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffpnp_pose.pnp.epnp import control_point_poses
-from diffpnp_pose.pnp.initial import rays_of, shape_of
+from diffpnp_pose.pnp.initial import enough_points, rays_of, shape_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
-from diffpnp_pose.pnp.problem import gather_inputs, normalise
+from diffpnp_pose.pnp.problem import check_tensors, gather_inputs, normalise, resolved
 
 _INSTALL_HINT = (
-    'backend="pytorch3d" needs PyTorch3D, which has no wheel for this Python: pip install "diffpnp-pose[pytorch3d]" '
-    "for what its build needs, then build it against the installed torch: "
-    "pip install --no-build-isolation git+https://github.com/facebookresearch/pytorch3d.git"
+    'backend="pytorch3d" needs PyTorch3D. Next to torch 2.11 or 2.12: pip install "diffpnp-pose[pytorch3d]". '
+    "Next to any other torch, without its compiled extension, which EPnP does not need: "
+    "PYTORCH3D_NO_EXTENSION=1 pip install --no-build-isolation --no-deps --no-binary easypytorch3d "
+    '"easypytorch3d==0.7.9.post1" iopath. An installed pytorch3d of another origin serves as well.'
 )
 
 
@@ -71,6 +76,7 @@ def epnp(
     """
     if backend not in ("torch", "pytorch3d"):
         raise ValueError(f'backend must be "torch" or "pytorch3d", got {backend!r}')
+    check_tensors(points_2d, points_3d, K, weights, mask)
     with torch.autocast(points_2d.device.type, enabled=False):
         inputs = gather_inputs(points_2d, points_3d, K, weights, mask)
         problem, frame = normalise(inputs)
@@ -78,8 +84,9 @@ def epnp(
         with torch.no_grad():
             cost = cost_of(problem, R, t)
             finite = R.isfinite().flatten(1).all(-1) & t.isfinite().all(-1)
-            usable = frame.usable & ~shape_of(problem.z, problem.c).collinear & finite
-            valid = usable & cost.isfinite()
+            shape = shape_of(problem.z, problem.c)
+            usable = frame.usable & ~shape.collinear & finite
+            valid = usable & cost.isfinite() & resolved(frame, inputs.eps) & enough_points(problem, shape)
         translation = frame.translation(R, t)
         eye = torch.eye(3, dtype=R.dtype, device=R.device)
         R, translation = _keep(R, usable, valid, eye), _keep(translation, usable, valid, eye[2])
@@ -102,9 +109,39 @@ def _keep(value: Tensor, usable: Tensor, valid: Tensor, default: Tensor) -> Tens
 
 def _pytorch3d(problem: Problem) -> tuple[Tensor, Tensor]:
     """Rotations and translations of `efficient_pnp`, which takes `K^-1 x` and gives rows, `X_camera = X R + T`."""
+    efficient_pnp = _efficient_pnp()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about points behind the camera in candidates that it then discards
+        solution = efficient_pnp(problem.z.mT, rays_of(problem).mT, problem.c)
+    return solution.R.mT, solution.T
+
+
+def _efficient_pnp() -> Any:
+    """PyTorch3D's function. It is pure Python, but its module asks for the compiled extension, which may be absent."""
+    with contextlib.suppress(ImportError):
+        from pytorch3d.ops import efficient_pnp
+
+        return efficient_pnp
+    name = "pytorch3d._C"
+    sys.modules[name] = _NoExtension(name)
     try:
-        from pytorch3d.ops import efficient_pnp  # pyright: ignore[reportMissingImports]
+        from pytorch3d.ops import efficient_pnp
+
+        return efficient_pnp
     except ImportError as error:
         raise ImportError(_INSTALL_HINT) from error
-    solution = efficient_pnp(problem.z.mT, rays_of(problem).mT, problem.c)
-    return solution.R.mT, solution.T
+    finally:
+        del sys.modules[name]
+
+
+class _NoExtension(types.ModuleType):
+    """Stands for PyTorch3D's compiled extension while its modules are imported; what needs it says so when called."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*_: Any, **__: Any) -> Any:
+            raise RuntimeError(f"{name} needs PyTorch3D's compiled extension, which is not installed")
+
+        return missing

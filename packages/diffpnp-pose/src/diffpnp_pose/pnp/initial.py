@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffpnp_pose.devices import readable
 from diffpnp_pose.pnp.linearise import Problem
 
 _COLLINEAR = 1e-8  # product of the two larger relative scatters; 1e-4 of the length is the least width
 _FLAT = 1e-3  # smallest relative scatter under which depth is not trusted: a thickness of 3 % of the radius
+APART = 1e-4  # of the radius, between two points that are not one
 _PERSPECTIVE_STEPS = 1  # the solver goes on from here; more did not save it a step
 _NEAREST_DEPTH = 1.05  # the start keeps every point in front of the camera
 
@@ -49,6 +51,22 @@ def shape_of(z: Tensor, c: Tensor) -> Shape:
     return Shape(scatter, adjugate, determinant, collinear, flat)
 
 
+def enough_points(problem: Problem, shape: Shape) -> Tensor | bool:
+    """Whether four of the points are apart, `(B,)`; of a solid object they are."""
+    if readable(shape.flat) and not shape.flat.any():
+        return True
+    left = problem.c > 0
+    for _ in range(3):
+        one = problem.z.gather(2, left.to(torch.uint8).argmax(-1)[:, None, None].expand(-1, 3, 1))
+        left = left & ((problem.z - one).square().sum(1) > APART**2)
+    return ~shape.flat | left.any(-1)
+
+
+def present_first(c: Tensor) -> Tensor:
+    """Positions of the points by weight `c (B, n)`: present ones first, in their order."""
+    return (c <= 0).to(torch.uint8).argsort(dim=-1, stable=True)
+
+
 def adjugate_of(S: Tensor) -> Tensor:
     """Adjugates of symmetric matrices, `(B, 3, 3)`."""
     a, b, c = S.unbind(1)
@@ -79,7 +97,7 @@ def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> 
     rays = rays_of(problem)
     inverse = shape.adjugate / shape.determinant.clamp_min(1e-30)[:, None, None]
     side = normal = None
-    if mirrored or shape.flat.device.type != "cpu" or shape.flat.any():
+    if mirrored or not readable(shape.flat) or shape.flat.any():
         normal = normal_of(shape)
         inverse = torch.where(shape.flat[:, None, None], _inverse_in_plane(shape, normal), inverse)
         side = torch.where(shape.flat[:, None, None], -normal[:, None] if mirrored else normal[:, None], 0.0)

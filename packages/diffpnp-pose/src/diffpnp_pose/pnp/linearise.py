@@ -13,11 +13,12 @@ The first product alone is the Gauss-Newton matrix.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from diffpnp_pose.devices import kept
 
 _NEAREST = 1e-6  # a point counts as in front of the camera from this depth on, in object radii
 
@@ -70,8 +71,7 @@ class Local:
         return self.system[:, 6, :6]
 
 
-@functools.cache
-@torch.inference_mode(False)
+@kept
 def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Constant maps: the rotation term's `(9, 42)` from `g q^T`, and `(7, 3)` that places `T^T e3` among 7 rows."""
     rotation = torch.zeros(3, 3, 7, 6, dtype=dtype)
@@ -156,7 +156,7 @@ def _curvature(q: Tensor, inverse: Tensor, lever: Tensor) -> Tensor:
     """Second-derivative terms of the Hessian in the shape of the system; `lever = c T^T g` is `(B, 6, n)`."""
     rotation, place = _constants(q.dtype, q.device)
     back = torch.bmm(torch.cat([q[:, :2] * inverse, inverse], 1), lever.mT)
-    depth = torch.bmm(place.expand(len(q), 7, 3), back)  # sum of T^T e3 (T^T g)^T / p_z
+    depth = torch.bmm(place.expand(q.shape[0], 7, 3), back)  # sum of T^T e3 (T^T g)^T / p_z
     terms = torch.mm(torch.bmm(lever[:, 3:], q.mT).flatten(1), rotation).view(-1, 7, 6)
     terms[:, :6].sub_(depth[:, :6].mT)
     return terms.sub_(depth)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+import math
+import random
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from diffpnp_pose.devices import kept, readable
 from diffpnp_pose.pnp.linearise import Problem
 
 LEAST_POINTS = 4
+_FINE = 1e-12  # relative rounding that is never looked at
+_COARSE = 3e-3  # rounding of the object points from which on they are not trusted, in object radii
 
 
 @dataclass
@@ -24,6 +28,7 @@ class Inputs:
         c: weights; zero where the mask is False.
         batch: the leading dimensions that the caller gave.
         dtype: floating type of the result.
+        eps: rounding of the object points, relative, by their type or the result's, whichever is coarser.
     """
 
     x: Tensor
@@ -32,6 +37,7 @@ class Inputs:
     c: Tensor
     batch: torch.Size
     dtype: torch.dtype
+    eps: float
 
 
 @dataclass
@@ -81,13 +87,14 @@ def gather_inputs(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask:
     tensors = {"points_2d": (x, 2), "points_3d": (z, 2), "K": (K, 2), "weights": (weights, 1), "mask": (mask, 1)}
     leading = [value.shape[:-d] for value, d in tensors.values() if value is not None]
     try:
-        distinct = [shape for shape in dict.fromkeys(leading) if shape]
-        # torch's function is slow, and mostly there is one shape
+        # torch's function is slow, and mostly there is one shape; sizes in a traced graph have no hash
+        distinct = [s for k, s in enumerate(leading) if s and not any(s == other for other in leading[:k])]
         batch = torch.broadcast_shapes(*distinct) if len(distinct) != 1 else distinct[0]
     except RuntimeError:
         shapes = {name: tuple(value.shape) for name, (value, _) in tensors.items() if value is not None}
         raise ValueError(f"leading dimensions do not broadcast: {shapes}") from None
     dtype = torch.promote_types(torch.promote_types(x.dtype, z.dtype), torch.float32)
+    eps = max(torch.finfo(z.dtype).eps, torch.finfo(dtype).eps)
     work = torch.float32 if x.device.type == "mps" else torch.float64
     n = x.shape[-2]
     c = torch.ones(n, dtype=work, device=x.device) if weights is None else weights.to(work)
@@ -96,9 +103,25 @@ def gather_inputs(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask:
     _check_camera(K)
 
     def flat(value: Tensor, *tail: int) -> Tensor:
-        return value.to(work).expand(*batch, *tail).reshape(batch.numel(), *tail)
+        return value.to(work).expand(*batch, *tail).reshape(math.prod(batch), *tail)
 
-    return Inputs(flat(x, n, 2), flat(z, n, 3), flat(K, 3, 3), flat(c, n), batch, dtype)
+    return Inputs(flat(x, n, 2), flat(z, n, 3), flat(K, 3, 3), flat(c, n), batch, dtype, eps)
+
+
+def check_tensors(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask: Tensor | None) -> None:
+    """Refuse what is no tensor, and tensors of several devices.
+
+    Raises:
+        TypeError: an argument is no tensor.
+        ValueError: they lie on different devices.
+    """
+    for name, value in (("points_2d", x), ("points_3d", z), ("K", K), ("weights", weights), ("mask", mask)):
+        if not isinstance(value, Tensor):
+            if value is None and name in ("weights", "mask"):
+                continue
+            raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}: give torch.as_tensor({name})")
+        if value.device != x.device:
+            raise ValueError(f"all tensors must be on one device: points_2d is on {x.device}, {name} on {value.device}")
 
 
 def _check_shapes(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask: Tensor | None) -> None:
@@ -106,8 +129,8 @@ def _check_shapes(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask:
         wanted = "(..., 3, 3)" if name == "K" else f"(..., n, {tail[0]})"
         if value.dim() < 2 or tuple(value.shape[-len(tail) :]) != tail:
             raise ValueError(f"{name} must have shape {wanted}, got {tuple(value.shape)}")
-        if not value.is_floating_point():
-            raise ValueError(f"{name} must hold floating-point numbers, got {value.dtype}")
+        if not value.is_floating_point() or value.dtype.itemsize < 2:
+            raise ValueError(f"{name} must hold floating-point numbers of 16 bits or more, got {value.dtype}")
     n = x.shape[-2]
     if z.shape[-2] != n:
         raise ValueError(f"points_2d {tuple(x.shape)} and points_3d {tuple(z.shape)} have different numbers of points")
@@ -116,15 +139,17 @@ def _check_shapes(x: Tensor, z: Tensor, K: Tensor, weights: Tensor | None, mask:
     for name, value in (("weights", weights), ("mask", mask)):
         if value is not None and (value.dim() < 1 or value.shape[-1] != n):
             raise ValueError(f"{name} must have shape (..., {n}), got {tuple(value.shape)}")
+    if weights is not None and weights.is_complex():
+        raise ValueError(f"weights must hold real numbers, got {weights.dtype}")
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean, got {mask.dtype}")
 
 
 def _check_camera(K: Tensor) -> None:
     """Refuse a finite singular K, or one whose third row is not (0, 0, 1); skipped off the CPU, where it would wait."""
-    if K.device.type != "cpu":
+    if not readable(K):
         return
-    K = K.detach()
+    K = K.detach().double()  # squares of half-precision numbers overflow
     block = K[..., :2, :2].flatten(-2)
     a, b, c, d = block.unbind(-1)
     regular = (a * d - b * c).abs() > 1e-12 * block.square().sum(-1)
@@ -136,6 +161,13 @@ def _check_camera(K: Tensor) -> None:
         raise ValueError(f"K is singular (focal lengths must not be 0): K of shape {tuple(K.shape)} holds\n{K}")
     if (finite & ~third_row).any():
         raise ValueError(f"the third row of K must be (0, 0, 1): K of shape {tuple(K.shape)} holds\n{K}")
+
+
+def resolved(frame: Frame, eps: float) -> Tensor | bool:
+    """Whether object points with this relative rounding still show the object, `(B,)`: not far from the origin."""
+    if eps < _FINE:
+        return True
+    return eps / 2 * frame.centre.norm(dim=-1) < _COARSE * frame.radius[:, 0]
 
 
 def normalise(inputs: Inputs) -> tuple[Problem, Frame]:
@@ -174,7 +206,7 @@ def normalise(inputs: Inputs) -> tuple[Problem, Frame]:
 def _clean_frame(inputs: Inputs) -> Frame | None:
     """`_frame`, to the bit, of a batch on the CPU in which there is nothing to leave out; None for others."""
     x, z, K, c = inputs.x, inputs.z, inputs.K, inputs.c
-    if x.device.type != "cpu" or not (x.sum() + z.sum() + K.sum() + c.sum()).isfinite() or not (c > 0).all():
+    if not readable(x) or not (x.sum() + z.sum() + K.sum() + c.sum()).isfinite() or not (c > 0).all():
         return None
     focal = K[:, :2, :2].square().sum((1, 2)).div(2).sqrt()[:, None]
     total = c.sum(-1, keepdim=True)
@@ -207,13 +239,10 @@ def _frame(inputs: Inputs) -> Frame:
     )
 
 
-@functools.cache
-@torch.inference_mode(False)
+@kept
 def _stand_in(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A solid cloud of n points, about the size of a normalised object, in no special position.
-
-    Kept by device too: a constant made on the host and copied in every call would wait for the device.
-    """
-    cloud = torch.randn(n, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    """A solid cloud of n points, about the size of a normalised object, in no special position."""
+    draw = random.Random(1)  # not torch's, which a transform of torch.func may forbid
+    cloud = torch.tensor([[draw.gauss(0, 1) for _ in range(3)] for _ in range(n)], dtype=torch.float64)
     cloud = cloud - cloud.mean(0)
     return (cloud / cloud.square().sum(-1).mean().sqrt()).to(device, dtype)

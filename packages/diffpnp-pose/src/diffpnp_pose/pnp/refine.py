@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from diffpnp_pose.devices import kept, readable
 from diffpnp_pose.pnp.linearise import Local, Problem, linearise
 
 _GAUSS_NEWTON_STEPS = 2  # away from the optimum the exact Hessian may be indefinite
 _FIRST_DAMPING, _LAST_DAMPING = 1e-4, 1e9
 _EASIER, _HARDER = 0.1, 20.0
+_LEAST_PIVOT = 1e-12  # of the Hessian scaled to a unit diagonal; under it a direction of the pose is undetermined
+_GROUP = 8  # items; eight of anything in float64 fill whole cache lines
 _NEWTON_DAMPING = 1e-3  # a short step means convergence only where it is (nearly) Newton's
 
 
@@ -46,8 +48,7 @@ def step_tolerance(dtype: torch.dtype) -> float:
     return 1e-6 if dtype == torch.float64 else 3e-4
 
 
-@functools.cache
-@torch.inference_mode(False)
+@kept
 def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The 6x6 identity, and the `(3, 9)` map from a vector to the cross-product matrix of its half."""
     hat = torch.zeros(3, 3, 3, dtype=dtype)
@@ -82,7 +83,7 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
     Returns:
         The minimisers.
     """
-    on_host = R.device.type == "cpu"
+    on_host = readable(R)
     cautious = 0 if warm else _GAUSS_NEWTON_STEPS
     local = linearise(problem, R, t, exact=warm)
     damping = torch.full_like(local.cost, _FIRST_DAMPING)
@@ -125,3 +126,22 @@ def damped_step(local: Local, damping: Tensor) -> Tensor:
 
 def _keep(accept: Tensor, new: Local, old: Local) -> Local:
     return Local(torch.where(accept, new.cost, old.cost), torch.where(accept[:, None, None], new.system, old.system))
+
+
+def determined(hessian: Tensor) -> Tensor:
+    """Whether the Hessian is positive definite with no direction lost to rounding, `(B,)`."""
+    scale = hessian.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
+    factor, info = torch.linalg.cholesky_ex(hessian * scale[:, :, None] * scale[:, None])
+    return (info == 0) & (factor.diagonal(dim1=1, dim2=2).square().amin(-1) > _LEAST_PIVOT)
+
+
+def groups_with(flags: Tensor) -> Tensor:
+    """Positions of all items in those groups of `_GROUP` neighbours that hold a flagged item.
+
+    Whole groups keep every item's matrices at the same alignment in memory. Matrix products round differently at
+    different alignments, and an item's result must not depend on which other items are flagged.
+    """
+    size = flags.shape[0]
+    padded = torch.nn.functional.pad(flags, (0, -size % _GROUP))
+    groups = padded.view(-1, _GROUP).any(-1).nonzero()
+    return (groups * _GROUP + torch.arange(_GROUP, device=flags.device)).flatten().clamp_max(size - 1)

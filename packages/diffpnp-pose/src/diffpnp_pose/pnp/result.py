@@ -23,8 +23,8 @@ class PnPResult:
             differentiable.
         iterations: steps tried, `(...)`.
         valid: whether a minimum was reached that the points determine, all of them in front of the camera, `(...)`. It
-            does not say that the pose is right: wrong points have minima too, and there may be several. Where it is
-            False the gradient is zero.
+            does not say that the pose is right: wrong points have minima too, and there may be several. With
+            `SampleConsensus` enough points agree besides. Where it is False the gradient is zero.
         solution: the solved problem in internal units.
     """
 
@@ -40,6 +40,21 @@ class PnPResult:
         """Translations in the unit of the object points, `(..., 3)`; differentiable."""
         return self.pose[..., 3:]
 
+    @property
+    def inliers(self) -> Tensor:
+        """The points that the pose was found from, bool, `(..., n)`.
+
+        Present, of positive weight, and with `SampleConsensus` not left out as outliers; none of an item whose inputs
+        were unusable.
+        """
+        used = (self.solution.problem.c > 0) & self.solution.frame.usable[:, None]
+        return used.reshape(*self.cost.shape, -1)
+
+    @property
+    def inlier_count(self) -> Tensor:
+        """Number of `inliers`, `(...)`."""
+        return self.inliers.sum(-1)
+
     @cached_property
     def covariance(self) -> Tensor:
         """Covariance of `pose` for image noise of variance `1/weight` squared pixels, `(..., 6, 6)`.
@@ -48,7 +63,7 @@ class PnPResult:
         noise variance if the weights are not inverse variances. Not differentiable; computed on first use.
         """
         with torch.no_grad(), torch.autocast(self.pose.device.type, enabled=False):
-            return _covariance(self.solution).to(self.pose.dtype).view(*self.pose.shape, 6)
+            return _covariance(self.solution).to(self.pose.dtype).reshape(*self.pose.shape, 6)
 
 
 def _covariance(solution: Solution) -> Tensor:

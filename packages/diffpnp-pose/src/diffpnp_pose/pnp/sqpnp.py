@@ -9,12 +9,13 @@ eigendecomposition, so no wait for a device), and the minimisation is Newton's m
 
 from __future__ import annotations
 
-import functools
 import math
+import random
 
 import torch
 from torch import Tensor
 
+from diffpnp_pose.devices import kept
 from diffpnp_pose.geometry import outer_product_matrix
 from diffpnp_pose.pnp.initial import rays_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
@@ -45,7 +46,7 @@ def algebraic_minima(problem: Problem, count: int = 2) -> tuple[Tensor, Tensor]:
     index = torch.arange(batch, device=R.device).repeat(s)
     cost = cost_of(problem.select(index), R, t).view(s, batch)
     behind = t[:, 2].view(s, batch) <= 0
-    return _best_distinct(R.view(s, batch, 3, 3), t.view(s, batch, 3), torch.where(behind, torch.inf, cost), count)
+    return best_distinct(R.view(s, batch, 3, 3), t.view(s, batch, 3), torch.where(behind, torch.inf, cost), count)
 
 
 def _omega(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -75,12 +76,12 @@ def _starts(omega: Tensor) -> Tensor:
     return nearest_rotation(torch.cat([vectors, -vectors]))
 
 
-@functools.cache
-@torch.inference_mode(False)
+@kept
 def _first_block(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Vectors `(9, k)` in no special position to start from; kept, since copying them would wait for the device."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(9, _VECTORS, generator=generator, dtype=torch.float64).to(device, dtype)
+    draw = random.Random(0)  # not torch's, which a transform of torch.func may forbid
+    rows = [[draw.gauss(0, 1) for _ in range(_VECTORS)] for _ in range(9)]
+    return torch.tensor(rows, dtype=dtype).to(device)
 
 
 def _orthonormalise(block: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def _rotation_step(omega: Tensor, R: Tensor, product: Tensor, damping: Tensor) -
     return -torch.linalg.solve_ex(H, gradient)[0]
 
 
-def _best_distinct(R: Tensor, t: Tensor, cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def best_distinct(R: Tensor, t: Tensor, cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` cheapest of `S` solutions per item that are a rotation of `_APART` apart."""
     batch = torch.arange(R.shape[1], device=R.device)
     best = first = cost.argmin(0)
