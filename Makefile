@@ -7,7 +7,7 @@ TEST_JOBS ?= 2
 MANIFESTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type format bench wheels docs pins clean
+.PHONY: help setup demo test lint type format bench wheels floors release-check docs browser pins clean
 
 help: ## show this help
 	@grep -hE '^[a-z%<>-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/<package>/' | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -25,8 +25,8 @@ setup: .venv/.synced ## install every package and tool into .venv (the other tar
 demo: setup ## each package's main job on built-in data, with and without its method, in a few minutes
 	$(RUN) scripts/demo.py
 
-test: setup ## run every test but the wheels' contract, on TEST_JOBS=2 cores
-	$(RUN) -m pytest -m "not wheels and not nodes" -n $(TEST_JOBS) --dist worksteal
+test: setup ## run every test but those of wheels, of several nodes and of the site in a browser, on TEST_JOBS=2 cores
+	$(RUN) -m pytest -m "not wheels and not nodes and not browser" -n $(TEST_JOBS) --dist worksteal
 
 test-%: setup ## run the tests of one package, as in `make test-fdiv-noisy`
 	$(RUN) -m pytest packages/$*
@@ -67,7 +67,12 @@ release-check: setup ## build every archive; check versions, licences, metadata,
 	UV=$(abspath $(UV)) $(RUN) scripts/release_check.py
 
 docs: setup ## build the documentation site into site/
-	.venv/bin/mkdocs build --quiet --strict
+	rm -rf site
+	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 -d docs/_build docs site
+	$(RUN) scripts/docs_coverage.py
+
+browser: docs ## build the site and look at every page in headless Chromium
+	$(RUN) -m pytest -m browser tests/test_docs_browser.py
 
 pins: setup ## resolve anew and rewrite the pins in pyproject.toml
 	UV=$(UV) $(RUN) scripts/pins.py

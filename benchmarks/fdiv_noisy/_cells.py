@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from fdiv_noisy.cli import criteria
-from fdiv_noisy.cli.classifier import confusion_on_test, make_network, summarise
+from fdiv_noisy.cli.classifier import confusion_on_test, make_classifier, summarise
 from fdiv_noisy.cli.data import load
 from fdiv_noisy.cli.recipes import TrainConfig
 from fdiv_noisy.cli.train import Step, fit_on
@@ -46,9 +46,10 @@ def run_cell(config: TrainConfig) -> dict[str, Any]:
         noisy = load(config)
         criterion, report = criteria.build(config, noisy)
         prepared = time.perf_counter() - started
-        step = Step(make_network(config, noisy.train), criterion)
-        records = fit_on(config, noisy, runtime, None, step)
-        summary = summarise(confusion_on_test(config, step.network, noisy, runtime), noisy.test.classes)
+        classifier = make_classifier(config, noisy.train)
+        step = Step(classifier.network, criterion)
+        records = fit_on(config, noisy, runtime, None, step, classifier)
+        summary = summarise(confusion_on_test(config, classifier, noisy, runtime), noisy.test.classes)
     result = {
         "config": asdict(config),
         "wrong_labels": noisy.wrong_labels,

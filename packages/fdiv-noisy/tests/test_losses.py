@@ -286,7 +286,8 @@ def test_seeded_generator_repeats_the_shifts() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x, y: f_divergence_loss(x[0], y), r"logits must have shape \(B, K\)"),
+        (lambda x, y: f_divergence_loss(x[0], y), r"targets must be class indices of shape \(\)"),
+        (lambda x, y: f_divergence_loss(x[0, 0], y), r"logits must be floats of shape \(K,\)"),
         (lambda x, y: f_divergence_loss(x, y[:3]), r"targets must be class indices of shape \(7,\)"),
         (lambda x, y: f_divergence_loss(x, y, product="bogus"), "unknown product 'bogus'"),
         (lambda x, y: f_divergence_loss(x, y, reduction="avg"), "unknown reduction 'avg'"),

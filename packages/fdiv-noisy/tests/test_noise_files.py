@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import pathlib
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -134,3 +136,56 @@ def test_cifar10n_loads_by_key(real_data: pathlib.Path) -> None:
     assert worse.rate == pytest.approx(0.4021, abs=5e-4)  # Wei et al. 2022, table 1
     with pytest.raises(ValueError, match="it has clean_label, aggre_label, worse_label"):
         noise.load_labels(file)
+
+
+def damaged() -> dict[str, bytes]:
+    """A label file of each kind, damaged in many ways."""
+    files = {}
+    for kind in ("pt", "npy", "npz"):
+        whole = io.BytesIO()
+        if kind == "pt":
+            torch.save({"noise_label_train": torch.arange(1000)}, whole)
+        elif kind == "npy":
+            np.save(whole, np.arange(1000))
+        else:
+            np.savez_compressed(whole, labels=np.arange(1000))
+        content = whole.getvalue()
+        for cut in (0, 1, 40, 100, len(content) // 2, len(content) - 30, len(content) - 1):
+            files[f"cut{cut}.{kind}"] = content[:cut]
+        for name, other in {"text": b"hello", "csv": b"3\n4\n5\n", "zeros": bytes(500), "html": b"<html>" * 9}.items():
+            files[f"{name}.{kind}"] = other
+        files[f"half-zero.{kind}"] = content[: len(content) // 2] + bytes(len(content) // 2)
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000000,), }"
+    files["long-header.npy"] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    return files
+
+
+@pytest.mark.parametrize("name", damaged())
+def test_damaged_files_are_a_value_error_that_names_the_file(tmp_path: pathlib.Path, name: str) -> None:
+    (tmp_path / name).write_bytes(damaged()[name])
+    if name == "half-zero.npy":  # a plain array has no checksum: other numbers are as good as these
+        assert len(noise.load_labels(tmp_path / name)) == 1000
+        return
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))) as refused:
+        noise.load_labels(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        torch.arange(4).to_sparse(),
+        torch.empty(4, dtype=torch.int64, device="meta"),
+        torch.tensor([1.0, float("nan")]),
+        torch.tensor([1.0, float("inf")]),
+        torch.tensor([2.0**70]),
+        torch.tensor([True, False]),
+        [10**30],
+        ["3", "4"],
+        None,
+    ],
+)
+def test_odd_contents_are_a_value_error(tmp_path: pathlib.Path, content) -> None:
+    torch.save({"noise_label_train": content, "other": 1}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+        noise.load_labels(tmp_path / "a.pt", "noise_label_train")

@@ -77,6 +77,12 @@ def test_one_step_of_every_preset(name: str, monkeypatch: pytest.MonkeyPatch) ->
     assert all(p.grad is not None and p.grad.isfinite().all() for p in step.network.parameters())
 
 
+def test_no_preset_warms_up_for_ever() -> None:
+    for config in TrainConfig.PRESETS.values():
+        criteria.check_warmup(config)
+    criteria.check_warmup(replace(TrainConfig.PRESETS["quick"], loss="ce", warmup=50))
+
+
 def test_networks_of_the_presets_take_their_images() -> None:
     for name, (channels, side, k) in SHAPES.items():
         build(TrainConfig.PRESETS[name].network, channels, side, k)

@@ -16,7 +16,7 @@ import torch
 from fdiv_noisy import FDivergenceLoss, PairConditionalLoss, WarmUp, auto_loss, class_prior, noise
 from fdiv_noisy.cli import criteria, main
 from fdiv_noisy.cli.batches import PeerBatches, make_batches
-from fdiv_noisy.cli.classifier import make_network
+from fdiv_noisy.cli.classifier import Classifier, make_network, statistics
 from fdiv_noisy.cli.data import load
 from fdiv_noisy.cli.names import LOSSES
 from fdiv_noisy.cli.recipes import TrainConfig
@@ -209,6 +209,8 @@ def test_noise_make_inspect_and_train_on_the_file(tmp_path: pathlib.Path, capsys
             ["--loss", "forward", "--train-size", "5"],
             "the noise of digits cannot be found: cross-fitting 2 folds needs",
         ),
+        (["--warmup", "5", "--epochs", "2"], "5 of 2 epochs go to cross-entropy, which leaves none for kl"),
+        (["--loss", "pair-conditional", "--epochs", "1"], "1 of 1 epochs go to cross-entropy"),
         (["--weight-decay", "-1"], "weight_decay must be 0 or more, got -1"),
         (["--momentum", "-1"], "momentum must be 0 or more, got -1"),
         (["--noise", "sparse-high:0.3"], "sparse-high takes no argument"),
@@ -298,7 +300,7 @@ def train_on_rank(runtime: Runtime, folder: str) -> tuple[dict, list[dict]]:
     network.features[-1].p = 0.0  # type: ignore[union-attr, operator, assignment]  # dropout differs by process
     prior = class_prior(noisy.train.labels, 10)
     step = Step(network, WarmUp(nn.CrossEntropyLoss(), FDivergenceLoss("kl", "exact", prior), 1))
-    records = fit_on(config, noisy, runtime, None, step)
+    records = fit_on(config, noisy, runtime, None, step, Classifier(network, *statistics(config, noisy.train)))
     return step.network.state_dict(), records
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from robustvision_core.data import DeviceBatches, FileBatches, folder_files, load
-from robustvision_core.data.batches.device import Augment
+from robustvision_core.data.batches.base import Augment
 from robustvision_core.data.reading.decode import decode
 from robustvision_core.errors import DataError
 from torch import Tensor

@@ -1,4 +1,6 @@
 from .adaptors import as_hf_loss as as_hf_loss
+from .adaptors import hf_callback as hf_callback
+from .adaptors import lightning_callback as lightning_callback
 from .auto import auto_loss as auto_loss
 from .divergences import DIVERGENCES as DIVERGENCES
 from .divergences import Divergence as Divergence

@@ -26,12 +26,11 @@ def auto_loss(
         options: Those of `fdiv_noisy.estimate`, such as `probs`, `make_model` or `seed`.
 
     Returns:
-        The loss, to be told the epoch with `set_epoch`, and the report of what was found, which prints readably.
+        The loss, which counts the labels to end its warm-up by itself, and the report of what was found, which prints
+        readably.
 
     Example:
         >>> criterion, report = auto_loss(images, labels, 10)  # doctest: +SKIP
-        >>> for epoch in range(epochs):  # doctest: +SKIP
-        ...     criterion.set_epoch(epoch)
     """
     report = estimate(inputs, labels, num_classes, refine=False, **options)
     return choose_loss(report, class_prior(labels, num_classes), warmup=warmup), report
@@ -59,4 +58,4 @@ def choose_loss(report: NoiseReport, prior: Tensor, *, warmup: int = 1) -> WarmU
     else:
         transition = report.transition if report.structure == "general" else None
         criterion = FDivergenceLoss("kl", product="exact", prior=prior, transition=transition)
-    return WarmUp(nn.CrossEntropyLoss(), criterion, warmup)
+    return WarmUp(nn.CrossEntropyLoss(), criterion, warmup, samples=report.n)

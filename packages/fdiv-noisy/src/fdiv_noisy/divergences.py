@@ -14,9 +14,11 @@ f-GAN's; the forms published with the paper for these three reward the wrong lab
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +50,12 @@ class Divergence:
     optimal_g: ElementWise
     g: ElementWise
     conjugate_g: ElementWise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Those of `DIVERGENCES` are pickled by name: their functions have none."""
+        if DIVERGENCES.get(self.name) is self:
+            return get, (self.name,)
+        return type(self), tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def between(self, p: Tensor, q: Tensor) -> Tensor:
         """$D_f(P\\|Q)$ of distributions over the last dimension, p and q > 0 of shape (..., Z); gives (...)."""

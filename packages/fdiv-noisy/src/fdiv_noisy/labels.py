@@ -7,11 +7,16 @@ A hard label keeps its index instead of the mass, which saves the (N, K) matrix.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import contextlib
+import functools
+import re
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec
 
 import torch
 from torch import Tensor
 
+P = ParamSpec("P")
 SMALLEST = 1e-30  # far below any sum of weights, far above the smallest float32: 0 / SMALLEST is 0
 PAIR_SHARE = 1e-6  # of the squared weight: what pairs of two different samples hold at least, above rounding
 
@@ -34,7 +39,8 @@ class Labels(NamedTuple):
         if self.hard is not None:
             return self.weight * values.gather(1, self.hard[:, None])[:, 0]
         assert self.mass is not None
-        return (self.mass * values).sum(1)
+        # a masked class (logit -inf) has an infinite loss in some: no label, no loss
+        return (self.mass * values.masked_fill((self.mass == 0) & values.isinf(), 0.0)).sum(1)
 
     def marginal(self, num_classes: int) -> Tensor:
         """Summed mass (K,) of each class."""
@@ -45,37 +51,40 @@ class Labels(NamedTuple):
 
     def rolled(self, shift: Tensor) -> Labels:
         """The labels of the samples `shift` (0-dim int64, on the CPU) places before, cyclically."""
-        if torch.compiler.is_compiling():  # a Python number would end the graph
-            n = self.weight.numel()
-            order = (torch.arange(n, device=self.weight.device) - shift) % n
-            hard, mass = (None if part is None else part[order] for part in self[:2])
-            return Labels(hard, mass, self.weight[order])
-        places = int(shift)
-        hard, mass = (None if part is None else part.roll(places, 0) for part in self[:2])
-        return Labels(hard, mass, self.weight.roll(places, 0))
+        hard, mass = (None if part is None else rolled(part, shift) for part in self[:2])
+        return Labels(hard, mass, rolled(self.weight, shift))
 
     def mean(self, values: Tensor) -> Tensor:
         """Sum of already weighted `values` (N,) over the summed weight; 0 where no sample counts."""
         return values.sum() / self.weight.sum().clamp_min(SMALLEST)
 
 
+def rolled(values: Tensor, shift: Tensor) -> Tensor:
+    """`values` (N, ...) rolled by `shift` (0-dim int64, on the CPU) places along their first dimension."""
+    if not torch.compiler.is_compiling():  # where a Python number would end the graph
+        with contextlib.suppress(RuntimeError):  # under vmap with its own randomness there is no one number
+            return values.roll(int(shift), 0)
+    order = (torch.arange(len(values), device=values.device) - shift.to(values.device)) % len(values)
+    return values[order]
+
+
+def value_shape(logits: Tensor) -> torch.Size:
+    """The shape of the losses of single labels: that of logits (K,), (B, K) or (B, K, d1, ...) without the classes."""
+    return logits.shape[:1] + logits.shape[2:] if logits.ndim > 1 else torch.Size()
+
+
 def flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, K, d1, ...) and targets, as nn.CrossEntropyLoss takes them, as (N, K) and (N,) or (N, K).
+    """Logits and targets of any shapes that nn.CrossEntropyLoss takes, as (N, K) and (N,) or (N, K).
 
     Logits of half precision become float32, which is the type losses are computed in.
 
     Raises:
-        ValueError: The shapes or types do not belong together.
+        ValueError: The shapes or types do not belong together, or there is one class only.
     """
-    if logits.ndim < 2:
-        raise ValueError(f"logits must have shape (B, K) or (B, K, d1, ...), got {tuple(logits.shape)}")
+    _check_shapes(logits, targets)
     soft = targets.is_floating_point()
-    expected = logits.shape if soft else logits.shape[:1] + logits.shape[2:]
-    if targets.shape != expected:
-        raise ValueError(
-            f"targets must be class indices of shape {tuple(logits.shape[:1] + logits.shape[2:])} or probabilities of "
-            f"shape {tuple(logits.shape)} for logits {tuple(logits.shape)}, got {targets.dtype} {tuple(targets.shape)}"
-        )
+    if logits.ndim == 1:
+        logits, targets = logits[None], targets[None]
     k = logits.shape[1]
     if logits.ndim > 2:
         logits = logits.movedim(1, -1).reshape(-1, k)
@@ -85,12 +94,67 @@ def flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return logits, targets.to(logits.dtype if soft else torch.int64)
 
 
+def _check_shapes(logits: Tensor, targets: Tensor) -> None:
+    if logits.ndim == 0 or not logits.is_floating_point():
+        raise ValueError(
+            f"logits must be floats of shape (K,), (B, K) or (B, K, d1, ...), got {logits.dtype} {tuple(logits.shape)}"
+        )
+    classes = logits.shape[min(1, logits.ndim - 1)]
+    if classes < 2:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} have {classes} class, and a label needs two to choose from: "
+            "give a binary head two outputs, or hand over torch.cat([0 * logits, logits], 1) with integer targets"
+        )
+    single, shape = value_shape(logits), tuple(logits.shape)
+    fits = targets.shape == (logits.shape if targets.is_floating_point() else single)
+    if fits and targets.dtype != torch.bool:
+        return
+    last = logits.ndim > 2 and targets.shape == logits.shape[:-1]
+    hint = "; logits with the classes last need logits.movedim(-1, 1)" if last else ""
+    raise ValueError(
+        f"targets must be class indices of shape {tuple(single)} or probabilities of shape {shape} for logits {shape}, "
+        f"got {targets.dtype} {tuple(targets.shape)}{hint}"
+    )
+
+
+def are_plain(
+    targets: Tensor, ignore_index: int | None, weight: Tensor | None, correction: Tensor | None, label_smoothing: float
+) -> bool:
+    """Whether a loss may try the short way: class indices without any option.
+
+    An ignored label is seen without looking at the labels: `gather` refuses it, on a CPU, where the long way is then
+    taken.
+    """
+    if targets.is_floating_point() or weight is not None or correction is not None or label_smoothing:
+        return False
+    if ignore_index is None:
+        return True
+    return ignore_index < 0 and targets.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def says_which_label(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """`loss`, with a ValueError in place of what torch raises for a target that is no class."""
+
+    @functools.wraps(loss)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if torch.compiler.is_compiling():
+            return loss(*args, **kwargs)
+        try:
+            return loss(*args, **kwargs)
+        except (IndexError, RuntimeError) as error:
+            if not re.search("out of (bounds|range)", str(error)):
+                raise
+            raise ValueError(f"targets must be classes 0..K-1, or ignore_index: {error}") from error
+
+    return checked
+
+
 def make_labels(
     targets: Tensor,
     logits: Tensor,
     *,
     weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     coefficients: Tensor | None = None,
 ) -> Labels:
@@ -100,7 +164,7 @@ def make_labels(
         targets: Class indices or probabilities.
         logits: Give the number of classes, type and device.
         weight: (K,) weight of each class; samples are drawn that much more often, so to speak. Not with coefficients.
-        ignore_index: Hard labels of this value have weight 0.
+        ignore_index: Hard labels of this value have weight 0; None where there are none.
         label_smoothing: Share of the mass spread evenly over all classes, in [0, 1].
         coefficients: (K, K) bias correction: a label k stands for row k's mass (see `transition.coefficients`).
     """
@@ -108,19 +172,19 @@ def make_labels(
     if targets.is_floating_point():
         sample_weight = spread(targets, label_smoothing, weight).sum(1)
         return Labels(None, spread(targets, label_smoothing, weight, coefficients), sample_weight)
-    counts = targets != ignore_index
+    counts = torch.ones_like(targets, dtype=torch.bool) if ignore_index is None else targets != ignore_index
     hard = targets * counts  # class 0, of weight 0, where ignored
     if label_smoothing:
         eye = torch.eye(k, dtype=logits.dtype, device=logits.device)
-        sample_weight = counts * spread(eye, label_smoothing, weight).sum(1)[hard]
+        sample_weight = counts * spread(eye, label_smoothing, weight).sum(1).gather(0, hard)
         rows = spread(eye, label_smoothing, weight, coefficients)
-        return Labels(None, counts[:, None] * rows[hard], sample_weight)
+        return Labels(None, counts[:, None] * rows.index_select(0, hard), sample_weight)
     sample_weight = counts.to(logits.dtype)
     if weight is not None:
-        sample_weight = sample_weight * weight[hard]
+        sample_weight = sample_weight * weight.gather(0, hard)
     if coefficients is None:
         return Labels(hard, None, sample_weight)
-    return Labels(None, sample_weight[:, None] * coefficients[hard], sample_weight)
+    return Labels(None, sample_weight[:, None] * coefficients.index_select(0, hard), sample_weight)
 
 
 def spread(
@@ -152,9 +216,19 @@ def pair_scale(weight: Tensor) -> Tensor:
     return torch.where(some, total / torch.where(some, pairs, 1.0), 0.0)
 
 
-def full_precision(logits: Tensor) -> torch.autocast:
+def reduce_plain(values: Tensor, reduction: str, shape: torch.Size) -> Tensor:
+    """As `reduce`, for labels of weight one each."""
+    if reduction == "none":
+        return values.view(shape)
+    return values.sum() if reduction == "sum" else values.mean()
+
+
+def full_precision(logits: Tensor) -> contextlib.AbstractContextManager[object]:
     """The context that losses compute in: without autocast, which would round their matrix products to 16 bits."""
-    return torch.autocast(logits.device.type, enabled=False)
+    device = logits.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
 
 
 def check_options(reduction: str, label_smoothing: float, weight: Tensor | None, corrected: bool = False) -> None:
@@ -173,8 +247,15 @@ def check_options(reduction: str, label_smoothing: float, weight: Tensor | None,
         raise ValueError("class weights cannot be combined with a bias correction: leave weight or transition away")
 
 
-def class_prior(labels: Tensor, num_classes: int, ignore_index: int = -100) -> Tensor:
-    """Share (K,) float32 of each class among integer `labels` of any shape."""
+def class_prior(labels: Tensor, num_classes: int, ignore_index: int | None = -100) -> Tensor:
+    """Share (K,) float32 of each class among integer `labels` of any shape; all 0 where none counts.
+
+    Raises:
+        ValueError: A label is neither a class nor `ignore_index`.
+    """
     labels = labels.flatten()
-    counts = torch.bincount(labels[labels != ignore_index], minlength=num_classes)
+    labels = labels if ignore_index is None else labels[labels != ignore_index]
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+    counts = torch.bincount(labels, minlength=num_classes)
     return counts.float() / counts.sum().clamp_min(1)

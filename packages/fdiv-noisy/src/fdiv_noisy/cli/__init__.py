@@ -16,6 +16,16 @@ COMMANDS = {
         ".evaluate:evaluate",
         ".options:EvaluateConfig",
     ),
+    "predict": (
+        "label new images with a trained run",
+        "robustvision_core.predict.verbs:predict",
+        "robustvision_core.predict.options:PredictOptions",
+    ),
+    "export": (
+        "write a trained network as torch.export or ONNX",
+        "robustvision_core.predict.verbs:export",
+        "robustvision_core.predict.options:ExportOptions",
+    ),
     "noise make": (
         "write a file of noisy labels",
         ".noise:make_noise",

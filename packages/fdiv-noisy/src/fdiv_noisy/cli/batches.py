@@ -45,15 +45,26 @@ class PeerBatches:
 
 
 def make_batches(
-    config: TrainConfig, data: Images, runtime: Runtime, *, peers: bool = False
+    config: TrainConfig,
+    data: Images,
+    runtime: Runtime,
+    *,
+    peers: bool = False,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
 ) -> TrainBatches | PeerBatches:
-    """Shuffled training batches, with `peers` those of algorithm 1 beside them."""
+    """Shuffled training batches, with `peers` those of algorithm 1 beside them.
+
+    They are normalised by `mean` and `std` (C,), by default those of the data.
+    """
     options: dict[str, Any] = {
         "shuffle": True,
         "rank": runtime.rank,
         "world_size": runtime.world_size,
         "augment": affine_augment() if config.augment else None,
         "device": runtime.device,
+        "mean": mean,
+        "std": std,
     }
 
     def make(name: str) -> TrainBatches:

@@ -13,8 +13,8 @@ from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fdiv_noisy import networks
 from fdiv_noisy.auto import choose_loss
+from fdiv_noisy.cli.classifier import new_network
 from fdiv_noisy.cli.data import NoisySet
 from fdiv_noisy.cli.recipes import TrainConfig
 from fdiv_noisy.divergences import DIVERGENCES
@@ -57,21 +57,35 @@ def build(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) 
     prior = class_prior(noisy.train.labels, noisy.num_classes)
     if config.loss == "auto":
         assert report is not None
-        return choose_loss(report, prior, warmup=max(config.warmup, 1)), report
+        return choose_loss(report, prior, warmup=warmup_epochs(config)), report
     transition = _transition(config, noisy, report)
-    warmup = config.warmup
     if config.loss in DIVERGENCES:
         criterion: nn.Module = FDivergenceLoss(
             config.loss, config.product, prior if config.product == "exact" else None, transition=transition
         )
     elif config.loss == "pair-conditional":
-        criterion, warmup = PairConditionalLoss(_pairs(config, transition, report), prior), max(warmup, 1)
+        criterion = PairConditionalLoss(_pairs(config, transition, report), prior)
     elif config.loss in CORRECTED:
         assert transition is not None
         criterion = CORRECTED[config.loss](transition)
     else:
         criterion = PLAIN[config.loss]()
-    return WarmUp(nn.CrossEntropyLoss(), criterion, warmup), report
+    return WarmUp(nn.CrossEntropyLoss(), criterion, warmup_epochs(config)), report
+
+
+def warmup_epochs(config: TrainConfig) -> int:
+    """Epochs of cross-entropy before the loss of `config`."""
+    least = 1 if config.loss in ("auto", "pair-conditional") else 0
+    return max(config.warmup, least)
+
+
+def check_warmup(config: TrainConfig) -> None:
+    """Raise UserError where cross-entropy would take all epochs, unless that is what was asked for."""
+    if config.loss != "ce" and warmup_epochs(config) >= config.epochs:
+        raise UserError(
+            f"{warmup_epochs(config)} of {config.epochs} epochs go to cross-entropy, which leaves none for "
+            f"{config.loss}: lower --warmup, raise --epochs, or ask for --loss ce"
+        )
 
 
 def examine(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) -> NoiseReport | None:
@@ -110,7 +124,7 @@ def find_noise(
                 train.num_classes,
                 make_model=None
                 if simple
-                else functools.partial(networks.build, config.network, channels, height, train.num_classes),
+                else functools.partial(new_network, config.network, channels, height, train.num_classes),
                 refine=refine,
                 device=None if runtime is None else runtime.device,
                 seed=config.seed,

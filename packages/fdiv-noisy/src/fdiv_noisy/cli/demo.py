@@ -14,7 +14,7 @@ from robustvision_core.run.runtime import Runtime
 from tqdm import tqdm
 
 from fdiv_noisy.cli import criteria
-from fdiv_noisy.cli.classifier import confusion_on_test, make_network
+from fdiv_noisy.cli.classifier import confusion_on_test, make_classifier
 from fdiv_noisy.cli.data import load
 from fdiv_noisy.cli.options import DemoConfig
 from fdiv_noisy.cli.recipes import TrainConfig
@@ -52,9 +52,10 @@ def run(config: DemoConfig, noise: str, loss: str) -> tuple[float, float]:
     with Runtime.session(config.device, seed=config.seed) as runtime:
         noisy = load(quick)
         criterion, _ = criteria.build(quick, noisy)
-        step = Step(make_network(quick, noisy.train), criterion)
-        fit_on(replace(quick, progress=False), noisy, runtime, None, step)
-        found = confusion_on_test(quick, step.network, noisy, runtime)
+        classifier = make_classifier(quick, noisy.train)
+        step = Step(classifier.network, criterion)
+        fit_on(replace(quick, progress=False), noisy, runtime, None, step, classifier)
+        found = confusion_on_test(quick, classifier, noisy, runtime)
     return noisy.wrong_labels or 0.0, accuracy(found)
 
 

@@ -6,11 +6,13 @@ import pathlib
 import sys
 from dataclasses import replace
 
-from robustvision_core.run.folder import load_part, read_config
+import torch
+from robustvision_core.predict import Preprocessing
+from robustvision_core.run.folder import load_checkpoint
 from robustvision_core.run.runtime import Runtime
 
 from fdiv_noisy.cli import plots
-from fdiv_noisy.cli.classifier import confusion_on_test, make_network, summarise
+from fdiv_noisy.cli.classifier import Classifier, confusion_on_test, make_classifier, summarise
 from fdiv_noisy.cli.data import load
 from fdiv_noisy.cli.options import EvaluateConfig
 from fdiv_noisy.cli.recipes import TrainConfig
@@ -18,16 +20,23 @@ from fdiv_noisy.cli.recipes import TrainConfig
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print accuracy and recall of each class."""
-    stored = read_config(config.run, TrainConfig, "fdiv-noisy train")
-    here = {"data_root": config.data_root, "device": config.device, "download": config.download, "resume": False}
-    trained = replace(stored, noise="none", init="", **here)
+    trained = config.trained(TrainConfig, "fdiv-noisy train", noise="none", init="", weights="")
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         noisy = load(trained)
-        network = make_network(trained, noisy.train).to(runtime.device)
-        load_part(network, pathlib.Path(config.run) / f"{config.which}.pt")
-        found = confusion_on_test(trained, network, noisy, runtime)
+        classifier = as_trained(make_classifier(trained, noisy.train), config)
+        config.load_into(classifier.network.to(runtime.device))
+        found = confusion_on_test(trained, classifier, noisy, runtime)
     summary = summarise(found, noisy.test.classes)
     lines = [f"{name:<16} {100 * value:6.2f} %" for name, value in summary["recall"].items()]
     sys.stdout.write("\n".join(["recall", *lines, f"{'accuracy':<16} {100 * summary['accuracy']:6.2f} %"]) + "\n")
     if config.out:
         plots.confusion(found, noisy.test.classes, config.out, summary["accuracy"])
+
+
+def as_trained(classifier: Classifier, config: EvaluateConfig) -> Classifier:
+    """The classifier with the normalisation that its checkpoint names; earlier ones have that of the training set."""
+    about = load_checkpoint(pathlib.Path(config.run) / f"{config.which}.pt").get("about")
+    if not about:
+        return classifier
+    prepared = Preprocessing.from_plain(about["preprocessing"], config.run)
+    return replace(classifier, mean=torch.tensor(prepared.mean), std=torch.tensor(prepared.std))

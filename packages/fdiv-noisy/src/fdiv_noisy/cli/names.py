@@ -10,6 +10,8 @@ CORRECTABLE = (*DIVERGENCES, "forward", "backward", "pair-conditional")
 LOSSES = ("auto", "ce", *CORRECTABLE, "gce", "sce", "mae", "nce-rce", "peer", "dmi")
 """What `--loss` takes; `auto` finds the noise in the labels and chooses."""
 
+NETWORKS = ("cnn", "resnet8", "resnet20", "preact_resnet18", "resnet50")
+
 LEVELS = ("sparse-low", "sparse-high", "uniform-low", "uniform-high", "random-low", "random-high")
 """The noise of the published label files, drawn anew."""
 

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
+
+from robustvision_core.run.options import EvaluateOptions
 
 from fdiv_noisy.cli.recipes import TrainConfig
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(EvaluateOptions):
     """Test a trained classifier on the clean test set of its data."""
 
-    run: str
-    """Run folder that training wrote."""
-    which: Literal["checkpoint", "best"] = "checkpoint"
-    """The last epoch, or the selected one."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: str = ""
     """Write the confusion matrix as a picture here."""
 

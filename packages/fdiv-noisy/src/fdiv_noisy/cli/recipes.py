@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from robustvision_core.errors import UserError, unknown_name
 from robustvision_core.run.options import Checks, RunOptions
 
-from fdiv_noisy.cli.names import CORRECTABLE, LOSSES
+from fdiv_noisy.cli.names import CORRECTABLE, LOSSES, NETWORKS
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ class TrainConfig(RunOptions):
     mnist-paper, cifar10-paper, cifar100-paper or clothing1m-paper."""
     data: str = "digits"
     """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, npz:PATH, folder:PATH."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
     noise: str = "sparse-high"
     """Label noise: none, a model of the paper (sparse-low, sparse-high, uniform-low, uniform-high, random-low,
     random-high), uniform:RATE, random:P, pair:RATE, asymmetric:RATE, instance:RATE, published:r0_2 (the paper's file
@@ -60,8 +58,11 @@ class TrainConfig(RunOptions):
     pair-conditional takes the pairs alone from it."""
     warmup: int = 0
     """Epochs of cross-entropy first; auto and pair-conditional take at least one."""
-    network: Literal["cnn", "preact_resnet18", "resnet50"] = "cnn"
-    """cnn for grey images of 28 pixels, preact_resnet18 for 32, resnet50 for photos."""
+    network: str = "cnn"
+    """cnn for grey images of 28 pixels, resnet8, resnet20 or preact_resnet18 for 32, resnet50 for photos, or timm:NAME
+    and torchvision:NAME."""
+    weights: str = ""
+    """A file of weights that the network of timm or torchvision starts from, with that network's normalisation."""
     init: str = ""
     """Start from the weights of this checkpoint."""
     train_size: int = 0
@@ -96,6 +97,10 @@ class TrainConfig(RunOptions):
         super().__post_init__()
         if self.loss not in LOSSES:
             raise unknown_name("loss", self.loss, LOSSES)
+        if self.network not in NETWORKS and self.network.partition(":")[0] not in ("timm", "torchvision"):
+            raise unknown_name("network", self.network, NETWORKS)
+        if self.weights and self.network in NETWORKS:
+            raise UserError(f"--weights is for networks of timm and torchvision; {self.network} starts from --init")
         if self.correction != "none" and self.loss not in CORRECTABLE:
             raise UserError(f"{self.loss} takes no --correction: use it with one of {', '.join(CORRECTABLE)}")
         self.at_least(1, "epochs", "batch_size", "image_size")

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from robustvision_core.data import Batch
-from robustvision_core.run.folder import Run, load_checkpoint, load_part
+from robustvision_core.predict import Preprocessing, describe
+from robustvision_core.run.folder import Run
 from robustvision_core.run.loop import fit
 from robustvision_core.run.metrics import accuracy, predict
 from robustvision_core.run.runtime import Runtime, channels_last
 from torch import Tensor, nn
 
 from fdiv_noisy.cli import criteria, plots
-from fdiv_noisy.cli.batches import PeerBatch, PeerBatches, make_batches
-from fdiv_noisy.cli.classifier import confusion_on_test, make_network, ordered_batches, summarise
+from fdiv_noisy.cli.batches import PeerBatch, make_batches
+from fdiv_noisy.cli.classifier import (
+    Classifier,
+    confusion_on_test,
+    image_shape,
+    make_classifier,
+    ordered_batches,
+    summarise,
+)
 from fdiv_noisy.cli.data import NoisySet, load
 from fdiv_noisy.cli.recipes import TrainConfig
 from fdiv_noisy.losses.f_divergence import FDivergenceLoss
@@ -42,37 +49,46 @@ class Step(nn.Module):
         if isinstance(batch, Batch):
             return self.criterion(self.network(batch.images), batch.labels)
         own, peer_images, peer_labels = batch
-        if self.criterion.epoch < self.criterion.epochs:
+        if self.criterion.warming:
             return self.criterion(self.network(own.images), own.labels)
         peers = {"peer_logits": self.network(peer_images), "peer_targets": peer_labels}
         return self.criterion(self.network(own.images), own.labels, **peers)
 
 
 def train(config: TrainConfig) -> pathlib.Path:
-    """Train as `config` says, test once on clean labels, and return the run folder."""
-    with Runtime.session(config.device, config.precision, config.seed) as runtime:
+    """Train as `config` says, test once on clean labels, and return the run folder.
+
+    Raises:
+        UserError: Something that `config` asks for cannot be had; the message says what.
+    """
+    criteria.check_warmup(config)
+    with config.session(f"fdiv-noisy-{config.loss}") as (runtime, run):
         noisy = load(config)
-        run = config.open_run(f"fdiv-noisy-{config.loss}", runtime)
         criterion, report = criteria.build(config, noisy, runtime)
-        if runtime.is_main and report is not None:
-            sys.stdout.write(f"{report}\n")
-        step = Step(make_network(config, noisy.train), criterion)
-        records = fit_on(config, noisy, runtime, run, step)
+        classifier = make_classifier(config, noisy.train)
         if runtime.is_main:
-            finish(config, noisy, runtime, run, step, records, report)
-        runtime.barrier()
+            sys.stdout.writelines(f"{text}\n" for text in (report, classifier.said) if text)
+        shape = image_shape(config, noisy.train)
+        prepared = Preprocessing.of((*shape, shape[1]), classifier.mean, classifier.std)
+        run.about = describe("fdiv-noisy", prepared, noisy.train.classes)
+        step = Step(classifier.network, criterion)
+        records = fit_on(config, noisy, runtime, run, step, classifier)
+        if runtime.is_main:
+            finish(config, noisy, runtime, run, classifier, records, report)
         return run.folder
 
 
-def fit_on(config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
+def fit_on(
+    config: TrainConfig, noisy: NoisySet, runtime: Runtime, run: Run | None, step: Step, classifier: Classifier
+) -> list[dict]:
     """Train `step` on the noisy set; records of the epochs."""
-    batches = make_batches(config, noisy.train, runtime, peers=takes_peers(step.criterion))
-    first = batches.parts[0] if isinstance(batches, PeerBatches) else batches
+    peers = takes_peers(step.criterion)
+    batches = make_batches(config, noisy.train, runtime, peers=peers, mean=classifier.mean, std=classifier.std)
     wrapped = runtime.wrap(step)
     if runtime.device.type == "cuda":
         channels_last(step.network)
     optimizer = make_optimizer(config, step)
-    held = None if noisy.val is None else ordered_batches(config, noisy.val, first.mean, first.std, runtime)
+    held = None if noisy.val is None else ordered_batches(config, noisy.val, classifier, runtime)
 
     def validate() -> dict[str, float]:
         assert held is not None
@@ -132,28 +148,26 @@ def finish(
     noisy: NoisySet,
     runtime: Runtime,
     run: Run,
-    step: Step,
+    classifier: Classifier,
     records: list[dict],
     report: Any,
 ) -> None:
     """Test the last and the selected epoch on clean labels, and write summary and pictures."""
-    network = step.network
-    last = confusion_on_test(config, network, noisy, runtime)
+    classes = noisy.test.classes
+    last = confusion_on_test(config, classifier, noisy, runtime)
     summary: dict[str, Any] = {
         "loss": config.loss,
         "noise": config.noise,
         "wrong_labels": noisy.wrong_labels,
         "seed": config.seed,
-        "final": summarise(last, noisy.test.classes),
+        "final": summarise(last, classes),
     }
     if report is not None:
         summary["found"] = str(report)
-    if run.best_path.exists():
-        load_part(network, run.best_path)
-        selected = confusion_on_test(config, network, noisy, runtime)
-        summary["selected"] = summarise(selected, noisy.test.classes)
-        summary["selected"]["epoch"] = load_checkpoint(run.best_path)["record"]["epoch"]
-    run.write_summary(summary | {"config": asdict(config)})
+    if (epoch := run.load_best(classifier.network)) is not None:
+        selected = confusion_on_test(config, classifier, noisy, runtime)
+        summary["selected"] = summarise(selected, classes) | {"epoch": epoch}
+    run.write_summary(summary)
     plots.training(records, run.plot_path("training"))
-    plots.confusion(last, noisy.test.classes, run.plot_path("confusion"), accuracy(last))
+    plots.confusion(last, classes, run.plot_path("confusion"), accuracy(last))
     sys.stdout.write(f"clean test accuracy {100 * accuracy(last):.2f} % (last epoch); run folder {run.folder}\n")

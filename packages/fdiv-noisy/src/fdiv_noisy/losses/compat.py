@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,28 +20,42 @@ from torch import Tensor
 from fdiv_noisy.divergences import JEFFREY, NEYMAN, REVERSE_KL, SQ_HELLINGER, Divergence
 from fdiv_noisy.transition import Sparse
 
+SUFFIX = " (published)"
+
+
+class _Published(Divergence):
+    """A divergence of `PUBLISHED`, pickled by its name there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return published, (self.name.removesuffix(SUFFIX),)
+
+
+def published(name: str) -> Divergence:
+    """The published divergence of that name in `PUBLISHED`."""
+    return PUBLISHED[name]
+
+
+def _variant(of: Divergence, **functions: Any) -> Divergence:
+    return dataclasses.replace(_Published(**vars(of)), name=of.name + SUFFIX, **functions)
+
 
 def _jeffrey_taylor(v: Tensor) -> Tensor:
     return v + v.square() / 4 + v.pow(3) / 16
 
 
 PUBLISHED: dict[str, Divergence] = {
-    "reverse_kl": dataclasses.replace(
-        REVERSE_KL, name="reverse_kl (published)", g=lambda v: -v.exp(), conjugate_g=lambda v: -1 - v
-    ),
-    "sq_hellinger": dataclasses.replace(
+    "reverse_kl": _variant(REVERSE_KL, g=lambda v: -v.exp(), conjugate_g=lambda v: -1 - v),
+    "sq_hellinger": _variant(
         SQ_HELLINGER,
-        name="sq_hellinger (published)",
         g=lambda v: -torch.expm1(v),
         conjugate_g=lambda v: torch.expm1(-v),
     ),
-    "neyman": dataclasses.replace(
+    "neyman": _variant(
         NEYMAN,
-        name="neyman (published)",
         g=lambda v: -torch.expm1(v),
         conjugate_g=lambda v: 2 - 2 * (1 - v).sqrt(),
     ),
-    "jeffrey": dataclasses.replace(JEFFREY, name="jeffrey (published)", conjugate_g=_jeffrey_taylor),
+    "jeffrey": _variant(JEFFREY, conjugate_g=_jeffrey_taylor),
 }
 """The published divergences that differ, by name; give one to `fdiv_noisy.FDivergenceLoss`."""
 

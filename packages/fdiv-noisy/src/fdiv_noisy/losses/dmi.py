@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fdiv_noisy.labels import flatten, full_precision, make_labels
+from fdiv_noisy.labels import flatten, full_precision, make_labels, says_which_label
 
 
 class DMILoss(nn.Module):
@@ -18,10 +18,11 @@ class DMILoss(nn.Module):
         ignore_index: Targets of this value count for nothing.
     """
 
-    def __init__(self, ignore_index: int = -100) -> None:
+    def __init__(self, ignore_index: int | None = -100) -> None:
         super().__init__()
         self.ignore_index = ignore_index
 
+    @says_which_label
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss (0-dim) of logits (B, K, ...) and class indices (B, ...) or probabilities."""
         logits, targets = flatten(logits, targets)

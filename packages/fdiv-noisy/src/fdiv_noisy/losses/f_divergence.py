@@ -14,6 +14,7 @@ give `transition`, or use `fdiv_noisy.PairConditionalLoss`, which needs the pair
 
 from __future__ import annotations
 
+import contextlib
 from typing import Literal
 
 import torch
@@ -24,19 +25,25 @@ from fdiv_noisy.divergences import Divergence
 from fdiv_noisy.labels import (
     SMALLEST,
     Labels,
+    are_plain,
     check_options,
     flatten,
     full_precision,
     make_labels,
     pair_scale,
     reduce,
+    reduce_plain,
+    rolled,
+    says_which_label,
     spread,
+    value_shape,
 )
 from fdiv_noisy.transition import Transition, coefficients
 
 Product = Literal["shift", "exact", "external"]
 
 
+@says_which_label
 def f_divergence_loss(
     logits: Tensor,
     targets: Tensor,
@@ -47,14 +54,14 @@ def f_divergence_loss(
     alpha: float | Tensor = 1.0,
     correction: Tensor | None = None,
     weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     peer_logits: Tensor | None = None,
     peer_targets: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The f-divergence loss of logits (B, K) or (B, K, d1, ...); see `FDivergenceLoss` for the arguments.
+    """The f-divergence loss of logits (K,), (B, K) or (B, K, d1, ...); see `FDivergenceLoss` for the arguments.
 
     Args:
         correction: (K, K) bias correction as `fdiv_noisy.transition.coefficients` gives it.
@@ -68,7 +75,7 @@ def f_divergence_loss(
     if product not in ("shift", "exact", "external"):
         raise ValueError(f"unknown product {product!r}: expected shift, exact or external")
     d = divergences.get(divergence)
-    shape = targets.shape if not targets.is_floating_point() else logits.shape[:1] + logits.shape[2:]
+    shape = value_shape(logits)
     logits, targets = flatten(logits, targets)
     weight, prior, correction = (None if x is None else x.to(logits) for x in (weight, prior, correction))
     options = {
@@ -77,18 +84,46 @@ def f_divergence_loss(
         "label_smoothing": label_smoothing,
         "coefficients": correction,
     }
+    # on the CPU: no wait for the device
+    shift = torch.randint(1, max(len(logits), 2), (), generator=generator) if product == "shift" else None
+    plain = product != "external" and len(logits) > 1
     with full_precision(logits):
+        if plain and are_plain(targets, ignore_index, weight, correction, label_smoothing):
+            with contextlib.suppress(RuntimeError, IndexError):  # of an ignored label; a wrong one is refused below
+                return reduce_plain(_plain(d, logits, targets, shift, prior, alpha), reduction, shape)
         labels = make_labels(targets, logits, **options)
+        if shift is not None:
+            return reduce(_shift(d, logits, labels, shift, alpha), labels, reduction, shape)
         if product == "exact":
             prior = None if prior is None else _product_prior(prior, label_smoothing, weight, correction)
             return reduce(_exact(d, logits, labels, prior, alpha), labels, reduction, shape)
-        if product == "shift":
-            return reduce(_shift(d, logits, labels, generator, alpha), labels, reduction, shape)
         joint = _expect(d.g, logits.softmax(1), labels)
         products = alpha * _external(d, peer_logits, peer_targets, options, labels, reduction)
         if products.shape != joint.shape:  # peers of another number have no samples to stand beside
             return products.mean() - reduce(joint, labels, reduction, shape)
         return reduce(products - joint, labels, reduction, shape)
+
+
+def _plain(
+    d: Divergence, logits: Tensor, targets: Tensor, shift: Tensor | None, prior: Tensor | None, alpha: float | Tensor
+) -> Tensor:
+    """Product less joint terms (N,) of N >= 2 labels of weight one: what `_shift` and `_exact` give, with less work."""
+    p = logits.softmax(1)
+    if shift is not None:
+        pair = p.gather(1, torch.stack([targets, rolled(targets, shift)], 1))
+        if d.g is d.conjugate_g:
+            own, other = d.g(pair).unbind(1)
+        else:
+            own, other = pair.unbind(1)
+            own, other = d.g(own), d.conjugate_g(other)
+        return other - own if isinstance(alpha, float) and alpha == 1.0 else alpha * other - own
+    joint = d.g(p.gather(1, targets[:, None])[:, 0])
+    conjugate = d.conjugate_g(p)
+    if prior is not None:
+        return alpha * (conjugate @ prior) - joint
+    counts = p.new_zeros(p.shape[1]).scatter_add(0, targets, p.new_ones(len(p)))
+    others = conjugate @ counts - conjugate.gather(1, targets[:, None])[:, 0]
+    return alpha / (len(p) - 1) * others - joint
 
 
 def _expect(function: divergences.ElementWise, p: Tensor, labels: Labels) -> Tensor:
@@ -98,16 +133,13 @@ def _expect(function: divergences.ElementWise, p: Tensor, labels: Labels) -> Ten
     return labels.contract(function(p))
 
 
-def _shift(
-    d: Divergence, logits: Tensor, labels: Labels, generator: torch.Generator | None, alpha: float | Tensor
-) -> Tensor:
+def _shift(d: Divergence, logits: Tensor, labels: Labels, shift: Tensor, alpha: float | Tensor) -> Tensor:
     """Product less joint terms (N,), each image meeting the label of the image s places before it, 1 <= s < N.
 
     A shift never pairs an image with its own label, which a permutation does once in N, and every other pair comes up
     equally often: the mean over s is the exact product of the batch.
     """
     n = labels.weight.numel()
-    shift = torch.randint(1, max(n, 2), (), generator=generator)  # on the CPU: no wait for the device
     peers = labels.rolled(shift)
     scale = labels.weight * (pair_scale(labels.weight) * (alpha * (n - 1)))
     if labels.hard is None or peers.hard is None:
@@ -180,14 +212,15 @@ class FDivergenceLoss(nn.Module):
             share of information left (1 for a plain matrix).
         weight: (K,) class weights: the divergence of a data set in which class k stands weight[k] times as often. Not
             with `transition`.
-        ignore_index: Hard targets of this value count for nothing.
+        ignore_index: Hard targets of this value count for nothing. None saves looking for them on a GPU.
         label_smoothing: Share of each label, corrected if it is, spread over all classes, in [0, 1].
         reduction: `mean` (weighted), `sum` or `none` (whose mean over the batch is `mean` without weights).
         generator: A CPU generator for the shifts.
 
     Shape:
-        - logits: (B, K) or (B, K, d1, ...), any real type; computed in float32 at least, under autocast too.
-        - targets: (B, d1, ...) class indices, or probabilities of the logits' shape.
+        - logits: (K,), (B, K) or (B, K, d1, ...), any real type; computed in float32 at least, under autocast too. A
+          class with logit -inf has probability 0.
+        - targets: (), (B,) or (B, d1, ...) class indices, or probabilities of the logits' shape.
 
     Raises:
         ValueError: An option or shape is wrong; the message has what was expected.
@@ -210,7 +243,7 @@ class FDivergenceLoss(nn.Module):
         alpha: float = 1.0,
         transition: Transition | None = None,
         weight: Tensor | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         reduction: str = "mean",
         generator: torch.Generator | None = None,

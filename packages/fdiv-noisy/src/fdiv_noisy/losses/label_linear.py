@@ -6,11 +6,23 @@ Each has a value for every class; a hard label picks one, a soft label averages 
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from fdiv_noisy.labels import Labels, check_options, flatten, full_precision, make_labels, reduce
+from fdiv_noisy.labels import (
+    Labels,
+    are_plain,
+    check_options,
+    flatten,
+    full_precision,
+    make_labels,
+    reduce,
+    reduce_plain,
+    says_which_label,
+    value_shape,
+)
 
 
 class LabelLinearLoss(nn.Module, ABC):
@@ -18,13 +30,16 @@ class LabelLinearLoss(nn.Module, ABC):
 
     Args:
         weight: (K,) class weights.
-        ignore_index: Hard targets of this value count for nothing.
+        ignore_index: Hard targets of this value count for nothing. None saves looking for them on a GPU.
         label_smoothing: Share of each label spread over all classes, in [0, 1].
         reduction: `mean` (weighted), `sum` or `none`.
 
     Shape:
-        - logits: (B, K) or (B, K, d1, ...).
-        - targets: (B, d1, ...) class indices, or probabilities of the logits' shape.
+        - logits: (K,), (B, K) or (B, K, d1, ...). A class with logit -inf has probability 0.
+        - targets: (), (B,) or (B, d1, ...) class indices, or probabilities of the logits' shape.
+
+    Raises:
+        ValueError: An option, a shape or a target is wrong.
     """
 
     weight: Tensor | None
@@ -33,7 +48,7 @@ class LabelLinearLoss(nn.Module, ABC):
     def __init__(
         self,
         weight: Tensor | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ) -> None:
@@ -49,23 +64,43 @@ class LabelLinearLoss(nn.Module, ABC):
     def class_values(self, log_p: Tensor) -> Tensor:
         """The loss (N, K) that each label would have, from log-probabilities (N, K)."""
 
+    def label_values(self, log_p: Tensor, hard: Tensor) -> Tensor:
+        """The loss (N,) of the labels `hard` (N,).
+
+        As it stands for losses whose value of a class depends on that class's probability alone.
+        """
+        return self.class_values(log_p.gather(1, hard[:, None]))[:, 0]
+
+    def plain_values(self, log_p: Tensor, hard: Tensor) -> Tensor:
+        """The loss (N,) of each sample where every label has weight one."""
+        return self.label_values(log_p, hard)
+
+    def sample_values(self, log_p: Tensor, labels: Labels) -> Tensor:
+        """The weighted loss (N,) of each sample."""
+        if labels.hard is not None:
+            return labels.weight * self.label_values(log_p, labels.hard)
+        return labels.contract(self.class_values(log_p))
+
+    @says_which_label
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss, reduced."""
-        shape = targets.shape if not targets.is_floating_point() else logits.shape[:1] + logits.shape[2:]
+        shape = value_shape(logits)
         logits, targets = flatten(logits, targets)
-        weight, coefficients = (None if x is None else x.to(logits) for x in (self.weight, self.coefficients))
         with full_precision(logits):
-            labels = make_labels(
-                targets,
-                logits,
-                weight=weight,
-                ignore_index=self.ignore_index,
-                label_smoothing=self.label_smoothing,
-                coefficients=coefficients,
-            )
-            values = self.sample_values(self.class_values(logits.log_softmax(1)), labels)
-            return reduce(values, labels, self.reduction, shape)
+            log_p = logits.log_softmax(1)
+            if are_plain(targets, self.ignore_index, self.weight, self.coefficients, self.label_smoothing):
+                with contextlib.suppress(RuntimeError, IndexError):
+                    return reduce_plain(self.plain_values(log_p, targets), self.reduction, shape)
+            labels = self._labels(targets, logits)
+            return reduce(self.sample_values(log_p, labels), labels, self.reduction, shape)
 
-    def sample_values(self, values: Tensor, labels: Labels) -> Tensor:
-        """Weighted loss (N,) of each sample from those of every label (N, K)."""
-        return labels.contract(values)
+    def _labels(self, targets: Tensor, logits: Tensor) -> Labels:
+        weight, coefficients = (None if x is None else x.to(logits) for x in (self.weight, self.coefficients))
+        return make_labels(
+            targets,
+            logits,
+            weight=weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            coefficients=coefficients,
+        )

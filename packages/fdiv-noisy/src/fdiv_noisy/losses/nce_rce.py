@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fdiv_noisy.losses.label_linear import LabelLinearLoss
+
+HUGE = 1e30  # in place of infinity, whose gradient is none
 
 
 class NCERCELoss(LabelLinearLoss):
@@ -22,5 +25,14 @@ class NCERCELoss(LabelLinearLoss):
 
     def class_values(self, log_p: Tensor) -> Tensor:
         """(N, K)."""
-        active = log_p / log_p.sum(1, keepdim=True)
-        return self.alpha * active - self.beta * self.log_zero * (1 - log_p.exp())
+        return self._of(log_p, log_p)
+
+    def label_values(self, log_p: Tensor, hard: Tensor) -> Tensor:
+        """(N,)."""
+        return self._of(log_p.gather(1, hard[:, None]), log_p)[:, 0]
+
+    def _of(self, own: Tensor, log_p: Tensor) -> Tensor:
+        """The loss of labels with log-probabilities `own` (N, M). Masked classes (logit -inf) are no classes here."""
+        total = log_p.masked_fill(log_p.isneginf(), 0.0).sum(1, keepdim=True)
+        active = own.clamp_min(-HUGE) / total.clamp_max(-torch.finfo(total.dtype).tiny)
+        return self.alpha * active - self.beta * self.log_zero * (1 - own.exp())

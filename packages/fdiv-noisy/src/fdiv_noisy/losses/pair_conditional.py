@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from fdiv_noisy.divergences import TV
-from fdiv_noisy.labels import check_options, flatten, make_labels, reduce
+from fdiv_noisy.labels import check_options, flatten, make_labels, reduce, says_which_label, value_shape
 from fdiv_noisy.transition import check_pairs
 
 
+@says_which_label
 def pair_conditional_loss(
     logits: Tensor,
     targets: Tensor,
@@ -26,7 +27,7 @@ def pair_conditional_loss(
     prior: Tensor,
     *,
     pair_weight: float = 3.0,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of the pair plus total variation inside it; see `PairConditionalLoss`.
@@ -41,20 +42,21 @@ def pair_conditional_loss(
         reduction: `mean`, `sum` or `none`.
     """
     check_options(reduction, 0.0, None)
-    shape = targets.shape
+    shape = value_shape(logits)
     logits, targets = flatten(logits, targets)
     if targets.is_floating_point():
         raise ValueError("pair_conditional_loss needs class indices: a soft label belongs to no one pair")
     labels = make_labels(targets, logits, ignore_index=ignore_index)
     assert labels.hard is not None
-    own, other = labels.hard, partner[labels.hard]
+    own, other = labels.hard, partner.gather(0, labels.hard)
     alone = own == other
     log_p = logits.log_softmax(1)
     prior = prior.to(log_p)
     both = log_p.gather(1, torch.stack([own, other], 1))
     log_pair = torch.where(alone, both[:, 0], torch.logaddexp(both[:, 0], both[:, 1]))
     choice = torch.sigmoid(both[:, 0] - both[:, 1])
-    share = prior[own] / (prior[own] + prior[other]).clamp_min(torch.finfo(prior.dtype).tiny)
+    kept = prior.gather(0, own)
+    share = kept / (kept + prior.gather(0, other)).clamp_min(torch.finfo(prior.dtype).tiny)
     # -g(c_y) + pi g(c_y) + (1 - pi) g(c_y'): joint term less product term, both of total variation
     inside = -(1 - share) * (TV.g(choice) - TV.g(1 - choice))
     values = -log_pair + pair_weight * torch.where(alone, 0.0, inside)
@@ -88,7 +90,7 @@ class PairConditionalLoss(nn.Module):
         pairs: Tensor,
         prior: Tensor,
         pair_weight: float = 3.0,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         reduction: str = "mean",
     ) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fdiv_noisy.labels import Labels, pair_scale
+from fdiv_noisy.labels import Labels, pair_scale, rolled
 from fdiv_noisy.losses.label_linear import LabelLinearLoss
 
 
@@ -32,9 +32,20 @@ class PeerLoss(LabelLinearLoss):
         """(N, K)."""
         return -(log_p.exp() + self.eps).log()
 
-    def sample_values(self, values: Tensor, labels: Labels) -> Tensor:
+    def plain_values(self, log_p: Tensor, hard: Tensor) -> Tensor:
+        """(N,)."""
+        if len(hard) < 2:
+            return self.label_values(log_p, hard)
+        labels = torch.stack([hard, rolled(hard, self._shift(len(hard)))], 1)
+        own, peer = self.class_values(log_p.gather(1, labels)).unbind(1)
+        return own - self.alpha * peer
+
+    def sample_values(self, log_p: Tensor, labels: Labels) -> Tensor:
         """(N,)."""
         n = labels.weight.numel()
-        peers = labels.rolled(torch.randint(1, max(n, 2), (), generator=self.generator))
+        peers = labels.rolled(self._shift(n))
         scale = labels.weight * (pair_scale(labels.weight) * (n - 1))
-        return labels.contract(values) - self.alpha * scale * peers.contract(values)
+        return super().sample_values(log_p, labels) - self.alpha * scale * super().sample_values(log_p, peers)
+
+    def _shift(self, n: int) -> Tensor:
+        return torch.randint(1, max(n, 2), (), generator=self.generator)

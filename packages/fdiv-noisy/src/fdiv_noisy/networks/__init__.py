@@ -8,8 +8,9 @@ from torch import nn
 
 from fdiv_noisy.networks.cnn import CNN
 from fdiv_noisy.networks.preact_resnet import PreActResNet18
+from fdiv_noisy.networks.resnet import ResNet
 
-__all__ = ["CNN", "NETWORKS", "PreActResNet18", "build"]
+__all__ = ["CNN", "NETWORKS", "PreActResNet18", "ResNet", "build"]
 
 
 def _resnet50(channels: int, image_size: int, num_classes: int) -> nn.Module:
@@ -24,6 +25,8 @@ def _resnet50(channels: int, image_size: int, num_classes: int) -> nn.Module:
 
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "cnn": lambda channels, image_size, num_classes: CNN(channels, image_size, num_classes),
+    "resnet8": lambda channels, image_size, num_classes: ResNet(channels, num_classes, blocks=1),
+    "resnet20": lambda channels, image_size, num_classes: ResNet(channels, num_classes, blocks=3),
     "preact_resnet18": lambda channels, image_size, num_classes: PreActResNet18(channels, num_classes),
     "resnet50": _resnet50,
 }

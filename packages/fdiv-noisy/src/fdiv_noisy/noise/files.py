@@ -77,9 +77,15 @@ def _read_torch(path: pathlib.Path) -> Any:
         except pickle.UnpicklingError:
             with torch.serialization.safe_globals(_numpy_globals()):
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: not a file of tensors or arrays that can be read safely ({reason})") from error
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        raise ValueError(
+            f"{path}: not a file of tensors or arrays that can be read safely, or damaged ({_last_line(error)})"
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def _numpy_globals() -> list[Any]:
@@ -96,10 +102,11 @@ def _read_numpy(path: pathlib.Path) -> Any:
     import numpy as np
 
     try:
-        content = np.load(path, allow_pickle=False)
-        return content if path.suffix == ".npy" else {name: content[name] for name in content.files}
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a NumPy file of numbers ({error})") from error
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            return content if path.suffix == ".npy" else {name: content[name] for name in content.files}
+    except Exception as error:  # as above; a header may ask for more memory than there is
+        raise ValueError(f"{path}: not a NumPy file of numbers, or damaged ({_last_line(error)})") from error
 
 
 def _entry(content: Any, key: str | None, path: pathlib.Path) -> Any:
@@ -121,8 +128,10 @@ def _entry(content: Any, key: str | None, path: pathlib.Path) -> Any:
 def _as_labels(value: Any, path: pathlib.Path) -> Tensor:
     try:
         labels = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: expected a tensor or array of labels, got {type(value).__name__}") from error
+    if labels.layout != torch.strided or labels.is_quantized or labels.is_meta:
+        raise ValueError(f"{path}: expected a plain tensor of labels, got a sparse, quantised or empty one")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:

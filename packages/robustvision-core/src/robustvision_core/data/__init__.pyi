@@ -1,8 +1,8 @@
 from .batches.device import Batch as Batch
 from .batches.device import DeviceBatches as DeviceBatches
-from .batches.device import channel_stats as channel_stats
-from .batches.device import normalise as normalise
 from .batches.files import FileBatches as FileBatches
+from .batches.statistics import channel_stats as channel_stats
+from .batches.statistics import normalise as normalise
 from .domains.blending import blend as blend
 from .domains.pair import DomainPair as DomainPair
 from .domains.pair import align_classes as align_classes

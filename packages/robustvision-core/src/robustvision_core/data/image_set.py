@@ -69,10 +69,7 @@ class ImageSet:
 
     def take(self, indices: Tensor | Sequence[int]) -> ImageSet:
         """The samples at `indices` (M,), in that order, with their ids; a (N,) bool mask also works."""
-        chosen = torch.as_tensor(indices, device=self.device)
-        if chosen.dtype == torch.bool:
-            chosen = chosen.nonzero()[:, 0]
-        chosen = chosen.long()  # an empty list comes as float
+        chosen = positions(indices, self.device)
         images = self.images.index_select(0, chosen)  # many times faster than indexing on the CPU
         extras = {key: value[chosen] for key, value in self.extras.items()}
         return replace(self, images=images, labels=self.labels[chosen], ids=self.ids[chosen], extras=extras)
@@ -90,6 +87,14 @@ class ImageSet:
     def class_counts(self) -> Tensor:
         """(num_classes,) int64: how many samples each class has."""
         return torch.bincount(self.labels, minlength=self.num_classes)
+
+
+def positions(indices: Tensor | Sequence[int], device: torch.device) -> Tensor:
+    """Positions (M,) int64 on `device`, from numbers or from a bool mask (N,)."""
+    chosen = torch.as_tensor(indices, device=device)
+    if chosen.dtype == torch.bool:
+        chosen = chosen.nonzero()[:, 0]
+    return chosen.long()  # an empty list comes as float
 
 
 def describe(value: object) -> str:

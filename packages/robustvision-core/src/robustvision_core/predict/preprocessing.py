@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustvision_core.data.batches.device import normalise
+from robustvision_core.data.batches.statistics import normalise
 from robustvision_core.data.reading.decode import decode, decode_image
 from robustvision_core.errors import CheckpointError, DataError
 

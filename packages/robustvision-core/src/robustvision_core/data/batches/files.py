@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from robustvision_core.data.batches.device import Augment, Batch, BatchOrder, Statistic, normalise, resolve_stats
+from robustvision_core.data.batches.base import BatchOptions, IndexedBatches
+from robustvision_core.data.batches.device import Batch
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.decode import decode, decode_all, usable_cores
 from robustvision_core.data.reading.image_files import ImageFiles
@@ -21,13 +22,12 @@ STATS_FILES = 512  # enough for three digits of a channel's mean
 MARGIN = 8 / 7  # a random window of 224 pixels is cut from a shorter side of 256
 
 
-class FileBatches:
-    """Batches of image files, read and decoded by worker processes; otherwise as `DeviceBatches`.
+class FileBatches(IndexedBatches[Batch]):
+    """Batches of image files, read and decoded by worker processes.
 
-    Order and random crops depend on (seed, epoch, sample) alone, augmentation on (seed, epoch, batch number, rank):
-    starting at `epoch(e, start=b)` gives exactly the batches of an uninterrupted run, for any number of workers.
-    The processes of a distributed run together see one process's samples and crops, but draw `augment` apart, for
-    no process decodes the others' images.
+    Random crops depend on (seed, epoch, sample) alone: a run that starts again within an epoch sees those of an
+    uninterrupted one, for any number of workers. The processes of a distributed run together see one process's samples
+    and crops, but draw `augment` apart, by their rank, for no process decodes the others' images.
 
     Args:
         files: What `robustvision_core.data.folder_files` gives.
@@ -36,16 +36,10 @@ class FileBatches:
         random_crop: Resize the shorter side to 8/7 of `image_size` and cut a window anywhere, for training; else
             resize it to `image_size` and cut the middle.
         grey: One channel rather than RGB.
-        shuffle: A new random order every epoch.
-        seed: Of the order, the crops and the augmentation.
-        drop_last: Leave out the last batch where it is smaller.
-        rank: Number of this process.
-        world_size: Number of processes.
-        mean: Of each channel on the scale 0..1; None estimates it from up to 512 evenly spaced files.
-        std: As `mean`.
-        augment: As for `DeviceBatches`; runs on the device.
-        device: Where the batches go.
         workers: Processes that decode; None takes one a core, at most 8; 0 decodes in this process.
+        options: `shuffle`, `seed`, `drop_last`, `rank`, `world_size`, `mean`, `std`, `augment` and `device`, with the
+            meaning, attributes and errors that `IndexedBatches` states. Where `mean` or `std` is None it is estimated
+            from up to 512 evenly spaced files.
 
     Raises:
         DataError: A file is missing, truncated or no image; here for the files of the estimate, else on iteration.
@@ -59,40 +53,31 @@ class FileBatches:
         image_size: int = 224,
         random_crop: bool = False,
         grey: bool = False,
-        shuffle: bool = False,
-        seed: int = 0,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        mean: Statistic | None = None,
-        std: Statistic | None = None,
-        augment: Augment | None = None,
-        device: str | torch.device = "cpu",
         workers: int | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
-        self.order = BatchOrder(len(files), batch_size, shuffle, seed, drop_last, rank, world_size)
         self.files = files
-        self.augment = augment
         self.workers = min(8, usable_cores()) if workers is None else workers
-        self._decoder = _Decoder(files, image_size, random_crop, grey, seed)
-        sample = _sample(files, image_size, grey, STATS_FILES if mean is None or std is None else 1)
-        self.mean, self.std = resolve_stats(sample.to(device), mean, std)
-        self._generator = torch.Generator(device)
+        self._decoder = _Decoder(files, image_size, random_crop, grey, options.get("seed", 0))
 
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self.order)
+        def pixels(exact: bool) -> ImageSet:
+            return _sample(files, image_size, grey, STATS_FILES if exact else 1)
+
+        super().__init__(len(files), batch_size, pixels, **options)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number `start` on."""
         order = self.order.samples(epoch)
         cuts = [self.order.cut(number) for number in range(start, len(self))]
         rows = [order[whole][part].tolist() for whole, part in cuts]
+        device = self.mean.device
         for number, loaded in enumerate(self._loader(epoch, rows), start):
             if isinstance(loaded, str):
                 raise DataError(loaded)
-            images, index = loaded
-            yield self._batch(images, index, epoch, number)
+            images, index = (tensor.to(device, non_blocking=True) for tensor in loaded)
+            labels = self.files.labels[loaded[1]].to(device, non_blocking=True)
+            seen = self._prepared(images.__getitem__, slice(None), epoch, number, self.order.rank)
+            yield Batch(seen, labels, index)
 
     def _loader(self, epoch: int, rows: list[list[int]]) -> DataLoader[Any]:
         return DataLoader(
@@ -103,16 +88,6 @@ class FileBatches:
             pin_memory=self.mean.is_cuda,
             generator=torch.Generator(),  # else it would draw from the global one
         )
-
-    def _batch(self, images: Tensor, index: Tensor, epoch: int, number: int) -> Batch:
-        device = self.mean.device
-        labels = self.files.labels[index].to(device, non_blocking=True)
-        images, index = images.to(device, non_blocking=True), index.to(device, non_blocking=True)
-        if self.augment is None:
-            return Batch(normalise(images, self.mean, self.std), labels, index)
-        self._generator.manual_seed(derive_seed(self.order.seed, "augment", epoch, number, self.order.rank))
-        images = self.augment(images.float().div_(255), self._generator)
-        return Batch(normalise(images, self.mean, self.std, scale=1), labels, index)
 
 
 class _Decoder(Dataset[Any]):

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from robustvision_core.data.batches.device import Augment, Statistic, normalise, resolve_stats
+from robustvision_core.data.batches.base import Augment
+from robustvision_core.data.batches.statistics import Statistic, normalise, resolve_stats
 from robustvision_core.data.episodes.draw import EpisodeDraw, EpisodeIndex
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.errors import UserError

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustvision_core.data.image_set import ImageSet, describe
+from robustvision_core.data.image_set import ImageSet, describe, positions
 from robustvision_core.data.poses.pinhole import project
 from robustvision_core.data.sampling.splits import split
 from robustvision_core.errors import DataError
@@ -193,10 +193,7 @@ class PoseSet:
 
         Images that no item shows any more are dropped; all objects stay.
         """
-        chosen = torch.as_tensor(indices, device=self.device)
-        if chosen.dtype == torch.bool:
-            chosen = chosen.nonzero()[:, 0]
-        chosen = chosen.long()
+        chosen = positions(indices, self.device)
         used, image_index = self.image_index[chosen].unique(return_inverse=True)
         images = self.images if len(used) == len(self.images) else self.images.index_select(0, used)
         fields = ("R", "t", "K", "object_id", "keypoints_2d", "visible", "boxes", "ids")

@@ -1,0 +1,1 @@
+"""Networks that several packages train: those of timm and torchvision, with weights that the user has."""
