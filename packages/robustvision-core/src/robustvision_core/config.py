@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,10 +59,10 @@ def from_plain(config_type: type[C], held: Mapping[str, Any], where: str, progra
 
     Raises:
         UserError: `held` has fields that the dataclass has not, or the dataclass refuses a value.
-        CheckpointError: A value is of another type than its field.
+        CheckpointError: A value is of another type than its field, or out of its range.
     """
     types = leaf_types(config_type)
-    values = _renamed(config_type, dict(flatten(held)))
+    values = under_todays_names(config_type, held)
     if unknown := sorted(values.keys() - types.keys()):
         raise UserError(f"{where} is not of {program}: it has {', '.join(unknown)}")
     values = {name: _tuples(value) for name, value in values.items()}
@@ -72,20 +73,62 @@ def from_plain(config_type: type[C], held: Mapping[str, Any], where: str, progra
             )
     try:
         return _build(config_type, values)
-    except TypeError as error:
+    except UserError as error:
+        raise type(error)(f"{where}: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{where} is not of {program}: {error}") from error
+
+
+def under_todays_names(config_type: type, held: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a plain configuration by the dotted names of today's fields, former names understood.
+
+    A flat former name stands for the nested one that is spelled alike.
+    """
+    types = leaf_types(config_type)
+    today = {path.replace(".", "_"): path for path in types} | former_names(config_type)
+    return {name if name in types else today.get(name, name): value for name, value in flatten(held)}
+
+
+def check_types(config: Any) -> None:
+    """Raise UserError where a field of a dataclass instance holds what `from_plain` would refuse in a file."""
+    for name, kind in leaf_types(type(config)).items():
+        value = operator.attrgetter(name)(config)
+        if not fits(value, kind):
+            raise UserError(f"--{name.replace('_', '-')} is {value!r}, which is no {describe(kind)}")
+
+
+def parse_json(text: str | bytes, where: str, error: type[UserError] = CheckpointError) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: The text.
+        where: The file, for messages.
+        error: What to raise.
+
+    Raises:
+        UserError: Of the type `error`: the text is no JSON, or nested deeper than a program writes it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise error(f"{where} is no JSON of ours: it is nested too deeply") from None
+    except ValueError as cause:
+        raise error(f"{where} is no JSON: {cause}; it was cut short or changed") from cause
 
 
 def check_same_config(
     held: Mapping[str, Any], asked: Mapping[str, Any], where: str, free: Iterable[str] = RUN_FIELDS
 ) -> None:
-    """Raise CheckpointError naming every field in which two configurations differ, but for the `free` ones."""
+    """Raise CheckpointError naming every field in which two configurations differ, but for the `free` ones.
+
+    A field counts as free by its dotted name, or by that of a group around it.
+    """
     free = set(free)
     held, asked = dict(flatten(held)), dict(flatten(asked))
     differing = [
         f"{name} is {held.get(name)!r} there and {asked.get(name)!r} here"
         for name in sorted(held.keys() | asked.keys())
-        if name.split(".")[0] not in free and held.get(name) != asked.get(name)
+        if not free & {name, name.split(".")[0]} and held.get(name) != asked.get(name)
     ]
     if differing:
         raise CheckpointError(f"{where} is of another configuration: {'; '.join(differing)}")
@@ -101,7 +144,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a plain value may stand in a field of type `kind`; a whole number may where a float may."""
+    """Whether a value may stand in a field of type `kind`; a whole number, of up to 64 bits, may where a float may."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return True
@@ -111,31 +154,24 @@ def fits(value: Any, kind: Any) -> bool:
         return any(fits(value, one) for one in args)
     if origin is tuple:
         return isinstance(value, tuple) and _items_fit(value, args)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    if kind is float and isinstance(value, float):
+        return True
+    if kind in (float, int):
+        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**64
+    return isinstance(value, origin or kind)
 
 
 def describe(kind: Any) -> str:
     """A type as a person would write it."""
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(kind, str(kind))
+    return {int: "whole number of 64 bits", float: "number", str: "text", bool: "true or false"}.get(kind, str(kind))
 
 
 def _items_fit(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
     if len(args) == 2 and args[1] is Ellipsis:
         return all(fits(item, args[0]) for item in value)
     return len(value) == len(args) and all(map(fits, value, args))
-
-
-def _renamed(config_type: type, values: dict[str, Any]) -> dict[str, Any]:
-    """`values` under today's names. A flat former name stands for the nested one that is spelled alike."""
-    types = leaf_types(config_type)
-    today = {path.replace(".", "_"): path for path in types} | former_names(config_type)
-    return {name if name in types else today.get(name, name): value for name, value in values.items()}
 
 
 def _build(config_type: type[C], values: Mapping[str, Any], prefix: str = "", default: Any = None) -> C:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from robustvision_core.config import former_names, leaf_types
+from robustvision_core.config import check_types, former_names, leaf_types
 from robustvision_core.errors import UserError, unknown_name
 
 
@@ -38,11 +38,13 @@ def parse(config_type: type, argv: Sequence[str], program: str) -> Any:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config_type, args=args, prog=program, **keywords)
+            config = tyro.cli(config_type, args=args, prog=program, **keywords)
     except SystemExit as stopped:
         if not stopped.code:
             raise
         raise UserError(f"{_first_message(said.getvalue())} (see {program} --help)") from None
+    check_types(config)
+    return config
 
 
 def canonical(config_type: type, argv: Sequence[str]) -> list[str]:

@@ -7,23 +7,31 @@ the last complete state, `best.pt` the selected weights, `plots/*.png`. Every fi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import pathlib
-import pickle
-import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from robustvision_core.config import check_same_config, from_plain, plain
+from robustvision_core.config import (
+    RUN_FIELDS,
+    check_same_config,
+    flatten,
+    from_plain,
+    parse_json,
+    plain,
+    under_todays_names,
+)
 from robustvision_core.errors import CheckpointError, UserError
-from robustvision_core.run.files import atomic_write, write_json
+from robustvision_core.run.checkpoint import load_checkpoint, load_part, save_checkpoint
+from robustvision_core.run.files import atomic_write, check_space, naming, write_json
 from robustvision_core.run.lock import FolderLock
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 C = TypeVar("C")
 
@@ -34,7 +42,9 @@ class Run:
     Args:
         folder: Where the run lives; made if it is missing.
         config: What was asked: a dataclass instance or a mapping of plain values.
-        resume: Go on from the folder's checkpoint. Without it a folder that holds a run is refused.
+        resume: Go on from the folder's checkpoint. Without it a folder that holds a run is refused. The configuration
+            must be that of the run, but that fields in the `MAY_GROW` of its dataclass may be larger, and that options
+            which the run's version did not know have their defaults.
         writes: Whether this process writes (rank 0 only); the others read.
 
     The process that writes holds the folder's lock from here on until `close`, so that a run has one writer.
@@ -42,6 +52,10 @@ class Run:
     Raises:
         UserError: The folder holds another run, is a file, is written by another process, or there is none to resume.
         CheckpointError: The configuration differs from that of the run to resume, or is unreadable.
+        OSError: The folder cannot be written.
+
+    Attributes:
+        grown: By dotted name, what was and what is now of the fields that a resumed run has raised.
     """
 
     def __init__(
@@ -53,6 +67,7 @@ class Run:
         self._config_type = type(config) if dataclasses.is_dataclass(config) else None
         self.resume = resume
         self.writes = writes
+        self.grown: dict[str, tuple[float, float]] = {}
         held = self.folder / "config.json"
         if file := next((path for path in (self.folder, *self.folder.parents) if path.is_file()), None):
             raise UserError(f"{file} is a file: give a folder as --out")
@@ -73,9 +88,14 @@ class Run:
         Raises:
             UserError: Another run began in the folder since this one was opened.
         """
-        if self.writes and not self.resume:
-            self._refuse_another()
+        self._refuse_another()
+        if self.writes and (self.grown or not self.resume):
             write_json(self.folder / "config.json", self.config)
+
+    def check_space(self, size: int) -> None:
+        """Raise OSError, before training, where a checkpoint of `size` bytes cannot be written."""
+        if self.writes:
+            check_space(self.folder, size)
 
     def close(self) -> None:
         """Let others write to the folder."""
@@ -101,11 +121,12 @@ class Run:
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`."""
         if self.writes:
-            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as lines:
+            path = self.folder / "metrics.jsonl"
+            with naming(path), open(path, "a", encoding="utf-8") as lines:
                 lines.write(json.dumps(dict(record)) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line of `metrics.jsonl`; a last line that a crash cut short is left out."""
+        """The records of `metrics.jsonl`; see `read_metrics`."""
         return read_metrics(self.folder)
 
     def keep_metrics(self, epochs: int) -> None:
@@ -128,7 +149,10 @@ class Run:
     def load(self, path: pathlib.Path) -> dict[str, Any]:
         """Read what `save` wrote; the configuration must be this run's."""
         state = load_checkpoint(path)
-        self._check_same(state.get("config", {}), str(path))
+        held = state.get("config")
+        if not isinstance(held, dict):
+            raise CheckpointError(f"{path} has no configuration: it was not written by a run")
+        self._check_same(held, str(path))
         return state
 
     def load_best(self, module: nn.Module, part: str = "network") -> int | None:
@@ -140,13 +164,32 @@ class Run:
         if not self.best_path.exists():
             return None
         load_part(module, self.best_path, part)
-        return load_checkpoint(self.best_path)["record"]["epoch"]
+        try:
+            return load_checkpoint(self.best_path)["record"]["epoch"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.best_path} does not say which epoch it is of") from error
 
     def _check_same(self, held: Mapping[str, Any], where: str) -> None:
         """Raise CheckpointError where `held`, which may be of an earlier version, differs from this configuration."""
+        free = set(RUN_FIELDS)
         if self._config_type is not None:
+            known = under_todays_names(self._config_type, held)
             held = plain(from_plain(self._config_type, held, where, "this program"))
-        check_same_config(held, self.config, where)
+            before, now = dict(flatten(held)), dict(flatten(self.config))
+            self.grown = {
+                name: (before[name], now[name])
+                for name in getattr(self._config_type, "MAY_GROW", ())
+                if now[name] > before[name]
+            }
+            free |= self.grown.keys() | {name for name in self._by_default() if name not in known}
+        check_same_config(held, self.config, where, free)
+
+    def _by_default(self) -> set[str]:
+        """The fields, by dotted name, that have the value of the preset."""
+        presets = getattr(self._config_type, "PRESETS", {})
+        preset = presets.get(self.config.get("preset"))
+        default = dict(flatten(plain(preset))) if preset is not None else {}
+        return {name for name, value in flatten(self.config) if name in default and default[name] == value}
 
 
 def new_folder(root: str | os.PathLike[str], name: str) -> pathlib.Path:
@@ -158,58 +201,6 @@ def new_folder(root: str | os.PathLike[str], name: str) -> pathlib.Path:
         folder = pathlib.Path(root) / f"{name}-{stamp}-{number}"
         number += 1
     return folder
-
-
-def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values to `path` through a temporary file."""
-    import torch
-
-    with atomic_write(path) as temporary:
-        torch.save(dict(state), temporary)
-
-
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without executing any code in it.
-
-    Raises:
-        CheckpointError: The file is missing, truncated, or not a checkpoint of tensors and plain values.
-    """
-    import torch
-
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} holds more than tensors and plain values, and is not loaded") from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is truncated or not a checkpoint: delete it, or restore a whole copy") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a checkpoint dictionary")
-    return state
-
-
-def load_part(module: nn.Module, path: str | os.PathLike[str], part: str = "network") -> None:
-    """Load one part of a training step from a checkpoint that `fit` wrote.
-
-    Args:
-        module: Takes the weights.
-        path: A `checkpoint.pt` or `best.pt`.
-        part: Name of the part within the step.
-
-    Raises:
-        UserError: The checkpoint is unreadable, or holds no such part, or one of another shape.
-    """
-    state: dict[str, Tensor] = load_checkpoint(path).get("step", {})
-    prefix = f"{part}."
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    if not weights:
-        raise CheckpointError(f"{path} holds no {part}: give a checkpoint.pt or best.pt of a run")
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} holds another {part}: {str(error).splitlines()[-1].strip()}") from error
 
 
 def read_config(folder: str | os.PathLike[str], config_type: type[C], program: str) -> C:
@@ -230,24 +221,21 @@ def read_config(folder: str | os.PathLike[str], config_type: type[C], program: s
 
 
 def _held_config(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no JSON: {error}; it was cut short or changed") from error
+    held = parse_json(path.read_bytes(), str(path))
     if not isinstance(held, dict):
         raise CheckpointError(f"{path} holds no configuration, but a {type(held).__name__}")
     return held
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a run folder's `metrics.jsonl`, oldest first."""
+    """The records of a run folder's `metrics.jsonl`, oldest first; a line that is damaged or cut short is left out."""
     path = pathlib.Path(folder) / "metrics.jsonl"
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+                records.append(record)
     return records

@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -74,38 +73,87 @@ class Training:
         """Write the whole state to the run's checkpoint; every process must call it."""
         if self.run is None:
             return
-        rng = self.runtime.rng_state()
-        states: list[Any] = [rng]
-        if self.runtime.world_size > 1:
-            states = [None] * self.runtime.world_size
-            dist.all_gather_object(states, rng)
+        rng, sums = self.runtime.gather(self.runtime.rng_state()), self.runtime.gather(self.progress.sums)
         state = {
             "step": unwrap(self.step).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "progress": vars(self.progress),
-            "rng": states,
+            "progress": vars(self.progress) | {"sums": sums},
+            "rng": rng,
         }
         self.run.save(self.run.checkpoint_path, state)
 
     def load(self) -> None:
-        """Restore the state of the run's checkpoint."""
-        if self.run is None or not self.run.checkpoint_path.exists():
-            return  # stopped before the first checkpoint: start again from the same seed
+        """Restore the state of the run's checkpoint.
+
+        Raises:
+            CheckpointError: It is damaged, or of another program, network or number of processes.
+        """
+        if self.run is None:
+            return
+        if not self.run.checkpoint_path.exists():  # stopped before the first one: start again from the same seed
+            self.run.keep_metrics(0)
+            return
         state = self.run.load(self.run.checkpoint_path)
-        if len(state["rng"]) != self.runtime.world_size:
+        try:
+            self._restore(state)
+        except CheckpointError:
+            raise
+        except Exception as error:  # a state that is not of this program can fail anywhere
+            cause = " ".join(str(error).split()) or type(error).__name__
             raise CheckpointError(
-                f"{self.run.checkpoint_path} was written by {len(state['rng'])} processes, this run has "
-                f"{self.runtime.world_size}: resume with --devices {len(state['rng'])}"
-            )
+                f"{self.run.checkpoint_path} is not a state of this run: {type(error).__name__}: {cause[:200]}; "
+                "start anew with another --out"
+            ) from error
+        self.run.keep_metrics(self.progress.epoch)
+
+    def _restore(self, state: dict[str, Any]) -> None:
         unwrap(self.step).load_state_dict(state["step"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
-        self.progress = Progress(**state["progress"])
-        self.progress.sums = to_device(self.progress.sums, self.runtime.device)
-        self.runtime.set_rng_state(state["rng"][self.runtime.rank])
-        self.run.keep_metrics(self.progress.epoch)
+        progress = dict(state["progress"])
+        sums = progress.pop("sums")
+        sums = [sums] * len(state["rng"]) if isinstance(sums, dict) else sums  # before, all had those of rank 0
+        self.progress = Progress(**progress)
+        self._check_progress()
+        if len(state["rng"]) == self.runtime.world_size:
+            self.progress.sums = to_device(sums[self.runtime.rank], self.runtime.device)
+            self.runtime.set_rng_state(state["rng"][self.runtime.rank])
+        else:
+            self._restore_of_others(state["rng"])
+        if self.run is not None and self.run.grown:
+            self._follow_the_new_total()
+
+    def _check_progress(self) -> None:
+        now = self.progress
+        counts = (now.epoch, now.batch, now.best_epoch)
+        if not all(isinstance(count, int) and count >= 0 for count in counts) or not (
+            now.best is None or isinstance(now.best, int | float)
+        ):
+            raise ValueError(f"its progress is {now}")
+
+    def _restore_of_others(self, states: list[dict[str, Tensor]]) -> None:
+        """Go on with another number of processes than that which wrote the state.
+
+        Between epochs that is sound: the batches of all processes together are the same, the named generators too, and
+        torch's global one, which differs by rank, is seeded anew. Within an epoch the parts of the batches that each
+        process has counted differ.
+        """
+        if self.progress.batch:
+            raise CheckpointError(
+                f"{self.run and self.run.checkpoint_path} was written within an epoch by {len(states)} processes, this "
+                f"run has {self.runtime.world_size}: resume with --devices {len(states)}"
+            )
+        self.runtime.set_rng_state(states[0])
+        self.runtime.reseed(f"epoch {self.progress.epoch} of another number of processes")
+
+    def _follow_the_new_total(self) -> None:
+        """Set the learning rate to where a schedule that depends on the number of epochs is under the new one."""
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.LambdaLR):
+            schedule = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+            for group, rate, factor in schedule:
+                group["lr"] = rate * factor(self.scheduler.last_epoch)
 
 
 def fit(
@@ -131,7 +179,8 @@ def fit(
         step: What `Runtime.wrap` gave. `forward(batch)` returns the loss, or a dict of scalars with `loss`.
         optimizer: Over the step's parameters.
         batches: The training data.
-        epochs: How many epochs in all, those of a resumed run included.
+        epochs: How many epochs in all, those of a resumed run included. A resumed run may have more than it began with:
+            it goes on exactly, and schedules that depend on the number follow the new one from there on.
         runtime: Device, precision and processes.
         run: Where records and checkpoints go. If it resumes, training goes on exactly where it stopped, within an
             epoch too.
@@ -151,8 +200,10 @@ def fit(
     training = Training(step, optimizer, runtime, run, scheduler, Progress())
     if run is not None:
         run.begin()
+        run.check_space(sum(value.nbytes for value in step.state_dict().values() if isinstance(value, Tensor)))
         if run.resume:
             training.load()
+            _say_grown(run, training)
     records = run.metrics() if run is not None else []
     with _StopSignal() as stopped:
         while training.progress.epoch < epochs:
@@ -169,6 +220,17 @@ def fit(
             if runtime.any_rank(stopped()):
                 raise stopped.error(run)
     return records
+
+
+def _say_grown(run: Run, training: Training) -> None:
+    if not run.grown or not run.writes:
+        return
+    raised = ", ".join(f"{name} {before:g} to {now:g}" for name, (before, now) in run.grown.items())
+    rates = ", ".join(f"{group['lr']:g}" for group in training.optimizer.param_groups)
+    sys.stderr.write(
+        f"{run.folder} is trained longer ({raised}): schedules over all epochs follow the new number from epoch "
+        f"{training.progress.epoch + 1} on, which begins with the learning rate {rates}\n"
+    )
 
 
 def _train_epoch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from robustvision_core.run.runtime import Runtime
 
 C = TypeVar("C")
+SEEDS = 2**63  # torch takes twice as many, but every process adds its rank
 
 
 class Checks:
@@ -26,14 +28,14 @@ class Checks:
     def at_least(self, least: float, *names: str) -> None:
         """Raise UserError where a field is below `least`."""
         for name in names:
-            if not attrgetter(name)(self) >= least:
+            if not least <= attrgetter(name)(self) < math.inf:
                 bound = f"at least {least}" if least else "0 or more"
                 raise UserError(f"{name} must be {bound}, got {attrgetter(name)(self)}")
 
     def positive(self, *names: str) -> None:
         """Raise UserError where a field is not above 0."""
         for name in names:
-            if not attrgetter(name)(self) > 0:
+            if not 0 < attrgetter(name)(self) < math.inf:
                 raise UserError(f"{name} must be positive, got {attrgetter(name)(self)}")
 
 
@@ -42,7 +44,7 @@ class RunOptions(Checks):
     """Where and how a run runs; the configuration of a training command derives from it.
 
     Raises:
-        UserError: `devices` is below 1, or `resume` is asked without `out`.
+        UserError: `devices` is below 1, `seed` has more than 64 bits, or `resume` is asked without `out`.
     """
 
     MAY_GROW: ClassVar[frozenset[str]] = frozenset({"epochs"})
@@ -69,6 +71,8 @@ class RunOptions(Checks):
 
     def __post_init__(self) -> None:
         self.at_least(1, "devices")
+        if not -SEEDS <= self.seed < SEEDS:
+            raise UserError(f"seed must be a whole number of 64 bits, got {self.seed}")
         if self.resume and not self.out:
             raise UserError("--resume needs --out, the folder of the run to go on with")
 

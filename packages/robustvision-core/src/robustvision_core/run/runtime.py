@@ -113,6 +113,14 @@ class Runtime:
         """The mean of `value` (any shape) over all processes."""
         return self.all_reduce_sum(value) / self.world_size
 
+    def gather(self, value: T) -> list[T]:
+        """The `value` (what pickles) of every process, by rank; every process must call it."""
+        if self.world_size == 1:
+            return [value]
+        held: list[Any] = [None] * self.world_size
+        dist.all_gather_object(held, value)
+        return held
+
     def any_rank(self, flag: bool) -> bool:
         """Whether `flag` is true in any process; every process must call it."""
         if self.world_size == 1:
@@ -147,6 +155,10 @@ class Runtime:
         for name, value in state.items():
             if name.startswith("named/"):
                 self.generator(name.removeprefix("named/")).set_state(value.cpu())
+
+    def reseed(self, name: str) -> None:
+        """Seed torch's global generator of this process anew, by the run's seed, `name` and the rank."""
+        torch.manual_seed(derive_seed(self.seed, name, self.rank))
 
     def close(self) -> None:
         """Leave the process group, if this runtime joined it."""
