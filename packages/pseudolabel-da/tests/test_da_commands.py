@@ -11,6 +11,7 @@ from pseudolabel_da import coral_loss
 from pseudolabel_da.algorithm.objective import Labeled
 from pseudolabel_da.cli import main
 from pseudolabel_da.cli.diagnose import advice, table
+from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.step import Step
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord, Verdict
 from pseudolabel_da.networks import SmallCNN
@@ -81,9 +82,23 @@ def record(**changes) -> PeriodRecord:
 
 
 def test_advice_is_one_line_for_each_failure() -> None:
-    assert advice([record()]) == ["the pseudo-labels are healthy: nothing to mend"]
+    quick = TrainConfig.PRESETS["quick"]
+    assert advice([record()], quick) == ["the pseudo-labels are healthy: nothing to mend"]
     failed = [record(), record(verdict=Verdict.FEW_CLASSES), record(verdict=Verdict.HYPER_CONSERVATIVE)]
-    assert [line.split(":")[0] for line in advice(failed)] == ["few classes", "hyper-conservative"]
+    assert [line.split(":")[0] for line in advice(failed, quick)] == ["few classes", "hyper-conservative"]
+
+
+def test_advice_leaves_out_what_the_run_does_already() -> None:
+    quick, paper = TrainConfig.PRESETS["quick"], TrainConfig.PRESETS["paper"]
+    failures = [record(verdict=verdict) for verdict in Verdict]
+    for line in advice(failures, quick):
+        for word in ("--selector", "--relabel", "--augment", "--batch-norm", "--rho", "--threshold", "--ceiling-aware"):
+            assert word not in line
+    text = "\n".join(advice(failures, paper))
+    for word in ("--selector balanced", "--relabel", "--augment strong", "--batch-norm target", "--ceiling-aware"):
+        assert word in text
+    assert "--shares" not in text
+    assert "--ceiling-aware" not in "\n".join(advice(failures, paper.changed(selector="fixed")))
 
 
 def test_table_shows_thresholds_by_class_and_unknown_values() -> None:
@@ -95,7 +110,6 @@ def test_table_shows_thresholds_by_class_and_unknown_values() -> None:
 
 
 def test_extra_state_holds_no_object(tmp_path: pathlib.Path) -> None:
-    from pseudolabel_da.cli.recipes import TrainConfig
     from pseudolabel_da.cli.step import make_step
 
     step = make_step(TrainConfig(), SmallCNN(3, 8, 4), 7, 4)

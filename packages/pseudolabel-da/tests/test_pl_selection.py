@@ -161,11 +161,13 @@ def test_balanced_share_equals_a_loop(case: tuple[int, int, int, int], period: i
     shares = (0.2, 0.4, 0.6, 0.8, 1.0)
     share = shares[min(period, 4)]
     even = pl.ClassBalancedShare().select(probs, period=period)
-    quota = [math.floor(share * len(probs) / k + 1e-9)] * k
+    quota = [max(math.floor(share * len(probs) / k + 1e-9), 1)] * k  # a small pool gives at least one a class
     assert even.mask.tolist() == loop_top(probs.tolist(), quota)
     fractions = pl.ClassBalancedShare(prior="predicted").select(probs, period=period)
     sizes = torch.bincount(probs.argmax(1), minlength=k).tolist()
-    assert fractions.mask.tolist() == loop_top(probs.tolist(), [math.floor(share * n + 1e-9) for n in sizes])
+    assert fractions.mask.tolist() == loop_top(
+        probs.tolist(), [max(math.floor(share * n + 1e-9), n > 0) for n in sizes]
+    )
 
 
 def test_a_share_of_a_hundred_over_ten_classes_is_not_rounded_away() -> None:

@@ -21,6 +21,7 @@ from pseudolabel_da.algorithm.settings import TRANSFER, Settings
 from pseudolabel_da.algorithm.state import Domains, State
 from pseudolabel_da.diagnosis.validators import TARGET_VALIDATORS, accuracy
 from pseudolabel_da.reading.augmentation import Augment
+from pseudolabel_da.reading.identity import check_labels
 from pseudolabel_da.reading.prediction import probabilities
 from pseudolabel_da.reading.reader import Reader
 from pseudolabel_da.seeds import derive_seed, make_generator
@@ -153,6 +154,7 @@ class Driver:
             seed=self.settings.seed,
             device=self.reader.device,
             weighted=weighted,
+            classes=self.data.classes,
         )
         for number, source, target in fetcher.batches(steps, epoch, start):
             done = number / len(steps)
@@ -198,6 +200,7 @@ class Driver:
         if self.data.val is None:
             return self.data.accuracy, 1.0
         val, temperature = self.reader.outputs(self.data.val), 1.0
+        check_labels(val.labels, val.logits.shape[1], "the validation set")
         known = float(self.processes.all_reduce_mean(accuracy(val.logits, val.labels)))
         if self.settings.calibrate:
             temperature = self.processes.all_reduce_mean(fit_temperature(val.logits, val.labels).to(val.logits))

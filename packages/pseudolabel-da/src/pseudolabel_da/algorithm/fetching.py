@@ -11,8 +11,9 @@ from torch import Tensor
 from pseudolabel_da.algorithm.planning import Rows
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.reading.augmentation import Augment
+from pseudolabel_da.reading.identity import check_labels
 from pseudolabel_da.reading.labeled import Labeled
-from pseudolabel_da.reading.samples import Samples
+from pseudolabel_da.reading.samples import Samples, TensorSamples
 from pseudolabel_da.seeds import derive_seed
 
 Prepare = Callable[[Tensor], Tensor]
@@ -47,6 +48,7 @@ class Fetcher:
         seed: Of the augmentation.
         device: Where it is drawn.
         weighted: Give pseudo-labelled samples their weights, and source samples 1.
+        classes: K, to check labels of datasets against, or None.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class Fetcher:
         seed: int,
         device: torch.device,
         weighted: bool = False,
+        classes: int | None = None,
     ) -> None:
         self.source, self.target, self.pool, self.prepare = source, target, pool, prepare
         self.augment, self.source_augment = augment, source_augment
-        self.seed, self.generator, self.weighted = seed, torch.Generator(device), weighted
+        self.seed, self.generator, self.weighted, self.classes = seed, torch.Generator(device), weighted, classes
 
     def batches(
         self, steps: Sequence[Rows], epoch: int, start: int = 0
@@ -84,6 +87,10 @@ class Fetcher:
     def _source(self, inputs: Tensor, labels: Tensor | None) -> Labeled:
         if labels is None:
             raise ValueError("source samples need labels: give (inputs, labels), or a dataset of such pairs")
+        if self.classes is not None and not isinstance(
+            self.source, TensorSamples
+        ):  # those of tensors were checked before, all at once
+            check_labels(labels, self.classes, "the source")
         inputs = self._prepared(inputs, self.source_augment)
         labels = labels.to(inputs.device, non_blocking=True)
         return Labeled(inputs, labels, torch.ones_like(labels, dtype=torch.float32) if self.weighted else None)

@@ -6,6 +6,8 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +21,11 @@ from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_do
 from pseudolabel_da.algorithm.steps import make_adamw, make_objective, train_epoch
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
 from pseudolabel_da.reading.augmentation import AUGMENTS, Augment
-from pseudolabel_da.reading.batch_norm import preserved_modes
+from pseudolabel_da.reading.batch_norm import frozen_modules, preserved_modes
+from pseudolabel_da.reading.identity import fingerprint
 from pseudolabel_da.reading.labeled import Criterion
 from pseudolabel_da.reading.prediction import LogitsFn, predict_logits, probabilities
-from pseudolabel_da.reading.reader import Reader, scale_images
+from pseudolabel_da.reading.reader import Reader, data_range, scale_images
 from pseudolabel_da.reading.samples import as_samples
 from pseudolabel_da.rivals.transfer import TransferLoss
 from pseudolabel_da.seeds import forked_rng
@@ -36,7 +39,9 @@ class IncrementalPseudoLabeler:
     Every default is the paper's; `paper`, `official` and `balanced` make the whole recipes.
 
     Args:
-        model: Any module that returns logits (B, K) for a batch of inputs; trained in place. Methods coral, dann and
+        model: Any module that returns logits (B, K) for a batch of inputs; trained in place. Inputs have the memory
+            format of its weights. Modules in evaluation mode within a model in training mode count as frozen: they
+            stay so, and their statistics as they are. Methods coral, dann and
             lee take one with `features` and a linear `head`, as those of `pseudolabel_da.networks`.
         selector: Which samples receive a label: a rule, or its name in `Settings.selector`.
         period: Epochs between selections; None takes that of `settings`.
@@ -49,7 +54,8 @@ class IncrementalPseudoLabeler:
         transform: From stored inputs to what the model takes, deterministic, a batch at a time on its device. By
             default bytes are mapped to [-1, 1]. The result is cast to the type of the model.
         augment: (transformed inputs, generator) to augmented ones, for pseudo-labelled samples in training; None for
-            none. By default what `settings.augment` names.
+            none. By default what `settings.augment` names, which takes [-1, 1] for the range of inputs within it,
+            [0, 1] where none is negative, and else that of the data, with a warning.
         source_augment: The same for source samples.
         weight_fn: Transformed inputs (B, ...) to domain weights (B,); see `ICANSelector`.
         device: Where to train; by default where the model is.
@@ -172,9 +178,13 @@ class IncrementalPseudoLabeler:
             ValueError: There are no samples.
         """
         if self.pool is not None:
-            raise ValueError("pretrain comes before fit: make a new labeler to start again")
-        data = self._domains(source_train, source_val, (), labeled_target)
-        progress = self.progress
+            raise ValueError("pretrain comes before fit: call reset() to start again from the weights as they are")
+        data, progress = self._domains(source_train, source_val, (), labeled_target), self.progress
+        data.check_labels(self._classes(data))
+        given = fingerprint(data.source)
+        if progress.pretrain_epoch and given and progress.source not in (given, ""):
+            raise ValueError("pretrain began with other source samples: give the same ones, or call reset() first")
+        progress.source = given
         self.optimizer = self.optimizer or self._new_optimizer()
         driver = self._driver(data, epochs, 0)
         scores: list[float | None] = []
@@ -196,7 +206,7 @@ class IncrementalPseudoLabeler:
         target_unlabeled: Any,
         *,
         epochs: int,
-        target_labels: Tensor | None = None,
+        target_labels: Any = None,
         labeled_target: Any = None,
         accuracy: float | None = None,
         on_epoch: Callable[[IncrementalPseudoLabeler], None] | None = None,
@@ -220,11 +230,13 @@ class IncrementalPseudoLabeler:
             The records and pseudo-labels, of a resumed run from its start.
 
         Raises:
-            ValueError: There are no source samples, or the shapes do not match.
+            ValueError: There are no source samples, the shapes do not match, labels are outside 0..K-1, or the run
+                began with another target: `reset` it first.
         """
         data = self._domains(source_train, source_val, target_unlabeled, labeled_target, accuracy, target_labels)
-        data.check(self.settings.validator, None if self.pool is None else len(self.pool))
         progress = self.progress
+        data.check(self.settings.validator, None if self.pool is None else len(self.pool), progress.target)
+        data.check_labels(self._classes(data))
         if progress.epoch == 0 and self.pool is None:
             self._begin(data)
         driver = self._driver(data, progress.pretrain_epoch, 0 if self.settings.method in ALONE else epochs)
@@ -283,6 +295,10 @@ class IncrementalPseudoLabeler:
         self.progress.periods = [PeriodRecord.from_dict(record) for record in state["periods"]]
         self.epochs, self.best = state["epochs"], state["best"]
 
+    def reset(self) -> None:
+        """Forget everything but the weights: a later `pretrain` or `fit` starts from them, on whatever it is given."""
+        self.optimizer, self.best, self.epochs, self.progress = None, None, [], Progress()
+
     def probabilities(self, inputs: Any) -> Tensor:
         """Probabilities (N, K) of any samples, in evaluation mode, on the model's device."""
         return probabilities(self.reader.outputs(as_samples(inputs, self.device, self.workers)).logits)
@@ -290,11 +306,16 @@ class IncrementalPseudoLabeler:
     def _domains(self, *data: Any) -> Domains:
         return make_domains(*data, device=self.device, workers=self.workers)
 
+    def _classes(self, data: Domains) -> int:
+        """K, by the logits of one sample."""
+        row = next(iter(data.source.stream([torch.tensor([0])])))[0]
+        return predict_logits(self.model, [self.reader.prepare(row)], self.reader.logits_fn).shape[1]
+
     def _begin(self, data: Domains) -> None:
         """Start the incremental phase."""
-        row = next(data.source.stream([torch.tensor([0])]))[0]
-        classes = predict_logits(self.model, [self.reader.prepare(row)], self.reader.logits_fn).shape[1]
-        self.progress.pool = PseudoLabelPool(len(data.target), classes).to(self.device)
+        assert data.classes is not None  # fit asked before
+        self.progress.pool = PseudoLabelPool(len(data.target), data.classes).to(self.device)
+        self.progress.target = fingerprint(data.target)
         if self.optimizer is None or self.settings.reset_optimizer:
             self.optimizer = self._new_optimizer()
         self.best, self.progress.best_score, self.progress.best_epoch = None, None, 0
@@ -308,6 +329,8 @@ class IncrementalPseudoLabeler:
 
     def _driver(self, data: Domains, pretrain: int, epochs: int) -> Driver:
         assert self.optimizer is not None  # made before
+        frozen = frozen_modules(self.model)
+        self.objective.frozen, self.reader = frozen, replace(self.reader, frozen=tuple(frozen))
         return Driver(
             self.settings,
             self.selector,
@@ -317,10 +340,17 @@ class IncrementalPseudoLabeler:
             self.optimizer,
             pretrain=pretrain,
             epochs=epochs,
-            augment=self.augment,
-            source_augment=self.source_augment,
+            augment=self._fitted(self.augment, data) if epochs else None,  # the first phase has no target
+            source_augment=self._fitted(self.source_augment, data),
             weight_fn=self.weight_fn,
         )
+
+    def _fitted(self, augment: Augment | None, data: Domains) -> Augment | None:
+        """An augmentation of ours with the range of the data; a user's own as it is."""
+        if augment is None or augment not in AUGMENTS.values():
+            return augment
+        scale: Any = data_range(self.reader, data.source, data.target)
+        return partial(augment, value_range=scale)  # pyright: ignore[reportCallIssue]  # strong_augment, all of them
 
     @contextlib.contextmanager
     def _criterion_of_pretraining(self) -> Iterator[None]:

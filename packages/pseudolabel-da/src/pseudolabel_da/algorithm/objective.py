@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel_da.algorithm.settings import Passes
-from pseudolabel_da.reading.batch_norm import frozen_batch_norm
+from pseudolabel_da.reading.batch_norm import frozen_batch_norm, train_but
 from pseudolabel_da.reading.labeled import Criterion, Labeled
 from pseudolabel_da.reading.prediction import LogitsFn, check_logits
 
@@ -43,6 +43,12 @@ class AdaptationLoss(nn.Module):
         self.passes: Passes = passes
         self.freeze_on_pseudo = freeze_on_pseudo
         self.logits_fn = logits_fn
+        self.frozen: list[nn.Module] = []  # modules of the model that stay in evaluation mode
+
+    def train(self, mode: bool = True) -> AdaptationLoss:
+        """Training mode, but for the modules in `frozen`."""
+        train_but(self, self.frozen, mode)
+        return self
 
     def forward(self, source: Labeled | None, pseudo: Labeled | None, pseudo_weight: float = 1.0) -> Tensor:
         """The source loss plus `pseudo_weight` times the pseudo-labelled loss, 0-dim; a part that is None adds 0.

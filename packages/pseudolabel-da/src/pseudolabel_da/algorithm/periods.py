@@ -19,7 +19,9 @@ from pseudolabel_da.diagnosis.diagnostics import (
     diagnose,
     marginal_drift,
 )
-from pseudolabel_da.selection.rule import Selection, Selector, most_confident
+from pseudolabel_da.selection.flexible import FlexThreshold
+from pseudolabel_da.selection.ican import ICANSelector
+from pseudolabel_da.selection.rule import AdaptiveThreshold, FixedThreshold, Selection, Selector, most_confident
 from pseudolabel_da.selection.shares import select_most_confident, select_top
 
 
@@ -61,7 +63,9 @@ def advance(
     taken = None if rows is None else pool.histogram()
     selection = _select(selector, candidates, context, rows, taken)
     flip_rate, marginal = _against_last(pool, probs)
+    prior = selector_prior(selector, pool.classes)
     record = _measure(pool, selection, taken, context)
+    record.prior = prior
     record.flip_rate, record.drift = flip_rate, marginal_drift(marginal, pool.marginal)
     record.verdict = diagnose(record, list(context.history), settings.limits)
     remedied = _remedy(selection, record, candidates, taken, settings)
@@ -69,13 +73,23 @@ def advance(
         selection, name = remedied
         after = _measure(pool, selection, taken, context)
         after.flip_rate, after.drift, after.verdict, after.remedy = flip_rate, record.drift, record.verdict, name
+        after.prior = prior
         record = after
     pool.update(selection, rows, context.weight)
     pool.marginal.copy_(marginal)
     if context.truth is not None:
         check_truth(record, pool.labels, pool.given == record.period, context.truth)
-    _warn(record)
+    _warn(record, selector)
     return record
+
+
+def selector_prior(selector: Selector, classes: int) -> list[float] | None:
+    """The shares (K) of the classes that a selector was told, None where it was told none."""
+    prior = getattr(selector, "prior", None)
+    if prior is None or isinstance(prior, str):
+        return None
+    shares = torch.as_tensor(prior, dtype=torch.float64)
+    return (shares / shares.sum()).tolist() if shares.shape == (classes,) else None
 
 
 def _select(
@@ -147,16 +161,17 @@ def _remedy(
         count = max(int(settings.relax_share * record.pool), 1)
         return select_most_confident(candidates, count), "relaxed"
     if record.verdict is Verdict.FEW_CLASSES and record.selected and settings.on_collapse == "rebalance":
-        return select_top(candidates, even_quota(record.selected, taken, candidates)), "rebalanced"
+        return select_top(candidates, spread_quota(record, taken, candidates)), "rebalanced"
     return None
 
 
-def even_quota(selected: int, taken: Tensor | None, candidates: Tensor) -> Tensor:
-    """(K,) how many more of each class make the set even, `selected` more in all but for rounding up."""
-    classes = candidates.shape[1]
-    taken = torch.zeros(classes, dtype=torch.long, device=candidates.device) if taken is None else taken
-    even = -(-(selected + int(taken.sum())) // classes)
-    return (even - taken).clamp_min(0)
+def spread_quota(record: PeriodRecord, taken: Tensor | None, candidates: Tensor) -> Tensor:
+    """(K,) how many more of each class spread the set as the record's prior, or evenly; as many as were selected."""
+    classes, device = candidates.shape[1], candidates.device
+    taken = torch.zeros(classes, dtype=torch.long, device=device) if taken is None else taken
+    prior = [1 / classes] * classes if record.prior is None else record.prior
+    due = (record.selected + int(taken.sum())) * torch.tensor(prior, dtype=torch.float64, device=device)
+    return ((due - 1e-9).ceil().long() - taken).clamp_min(0)
 
 
 def stop_reason(record: PeriodRecord, barren: int, settings: Settings) -> str:
@@ -168,13 +183,12 @@ def stop_reason(record: PeriodRecord, barren: int, settings: Settings) -> str:
     return ""
 
 
-def _warn(record: PeriodRecord) -> None:
+def _warn(record: PeriodRecord, selector: Selector) -> None:
     where = f"period {record.period} (epoch {record.epoch})"
     if record.selected == 0 and record.candidates:
         warnings.warn(
             f"{where} selected none of {record.candidates} samples: largest confidence {record.max_confidence}, "
-            f"threshold {record.threshold}, ceiling of label smoothing {record.ceiling:.3f}. "
-            "Lower rho or the label smoothing, make the threshold ceiling_aware, or take ClassBalancedShare",
+            f"{_asked(record)}. {advice_when_stalled(selector, record)}",
             StalledWarning,
             stacklevel=3,
         )
@@ -189,6 +203,27 @@ def _warn(record: PeriodRecord) -> None:
         warnings.warn(f"{where}: {_REASONS[record.verdict](record)}{remedy}", CollapseWarning, stacklevel=3)
 
 
+def _asked(record: PeriodRecord) -> str:
+    """What samples had to reach."""
+    if record.by_rank:
+        return "by rank"
+    return f"threshold {record.threshold}, label smoothing caps confidence near {record.ceiling:.3f}"
+
+
+def advice_when_stalled(selector: Selector, record: PeriodRecord) -> str:
+    """What to change of the selector in use where it selects nothing."""
+    others = "take ClassBalancedShare, which has no threshold"
+    if record.by_rank:
+        return "Raise its shares: they ask for no sample" if record.max_confidence is not None else "No logit is finite"
+    if isinstance(selector, AdaptiveThreshold) and not selector.ceiling_aware:
+        return f"Lower rho or the label smoothing, make the threshold ceiling_aware, or {others}"
+    if isinstance(selector, AdaptiveThreshold | ICANSelector):
+        return f"Lower rho, or {others}"
+    if isinstance(selector, FixedThreshold | FlexThreshold):
+        return f"Lower its threshold or the label smoothing, or {others}"
+    return f"Let it ask for less, or {others}"
+
+
 _REASONS = {
     Verdict.LIBERAL: lambda r: (
         f"{r.share:.0%} of the pool has a pseudo-label and the model contradicts {r.flip_rate:.0%} of them"
@@ -197,8 +232,5 @@ _REASONS = {
         f"the largest class holds {r.max_share:.0%} of the pseudo-labels, {r.empty_classes} of "
         f"{len(r.class_histogram)} classes have none"
     ),
-    Verdict.HYPER_CONSERVATIVE: lambda r: (
-        f"{r.selected} of {r.candidates} samples selected at threshold {r.threshold}; "
-        f"label smoothing caps confidence near {r.ceiling:.3f}"
-    ),
+    Verdict.HYPER_CONSERVATIVE: lambda r: f"{r.selected} of {r.candidates} samples selected, {_asked(r)}",
 }

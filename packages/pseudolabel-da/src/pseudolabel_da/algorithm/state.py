@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
+from pseudolabel_da.reading.identity import check_known_labels, fingerprint
 from pseudolabel_da.reading.samples import Samples, as_samples, joined
 
 
@@ -41,16 +42,30 @@ class Progress(State):
         epoch: Epochs of `fit` done.
         best_score: Best score of the phase that runs, or None.
         best_epoch: The epoch that gave it, from 1.
+        source: `fingerprint` of the samples that `pretrain` trained on, empty if unknown.
+        target: That of the target samples of `fit`.
     """
 
     pretrain_epoch: int = 0
     epoch: int = 0
     best_score: float | None = None
     best_epoch: int = 0
+    source: str = ""
+    target: str = ""
 
     def plain(self) -> dict[str, Any]:
         """All but the pool and the records, as plain values."""
-        held = ("pretrain_epoch", "epoch", "smoothing", "barren", "best_score", "best_epoch", "stopped")
+        held = (
+            "pretrain_epoch",
+            "epoch",
+            "smoothing",
+            "barren",
+            "best_score",
+            "best_epoch",
+            "stopped",
+            "source",
+            "target",
+        )
         return {name: getattr(self, name) for name in held}
 
 
@@ -66,6 +81,7 @@ class Domains:
         target: Unlabelled target samples.
         accuracy: Stands for that on `val` where there is none.
         truth: (N,) true labels of the target samples, for records alone, or None.
+        classes: K, None where nobody has asked the model.
     """
 
     source: Samples
@@ -75,12 +91,27 @@ class Domains:
     target: Samples
     accuracy: float | None = None
     truth: Tensor | None = None
+    classes: int | None = None
 
-    def check(self, checkpoint: str, began: int | None) -> None:
-        """Raise ValueError where they do not fit the checkpoint, or the number of target samples a run began with."""
-        size = len(self.target)
+    def check_labels(self, classes: int) -> None:
+        """Remember K, and raise ValueError where labels at hand do not fit it."""
+        self.classes = classes
+        check_known_labels(self.source, classes, "the source (labelled target samples included)")
+        check_known_labels(self.val, classes, "the validation set")
+
+    def check(self, checkpoint: str, began: int | None, target: str) -> None:
+        """Raise ValueError where they do not fit the checkpoint, or the target that a run began with.
+
+        Args:
+            checkpoint: Name of the validator.
+            began: Number of target samples that the run began with, None where it begins now.
+            target: Their `fingerprint`, empty where it is not known.
+        """
+        size, remedy = len(self.target), "give the same ones, or call reset() to adapt to others from here"
         if began is not None and began != size:
-            raise ValueError(f"the run began with {began} target samples, got {size}: give the same ones")
+            raise ValueError(f"the run began with {began} target samples, got {size}: {remedy}")
+        if began is not None and target and fingerprint(self.target) not in (target, ""):
+            raise ValueError(f"the run began with other target samples, also {began}: {remedy}")
         if self.val is None and checkpoint == "source_accuracy":
             raise ValueError("checkpoint='source_accuracy' needs a source_val that is not empty")
         if size == 0 and checkpoint not in ("last", "source_accuracy"):
@@ -93,7 +124,7 @@ def make_domains(
     target: Any,
     labeled: Any = None,
     accuracy: float | None = None,
-    truth: Tensor | None = None,
+    truth: Any = None,
     *,
     device: torch.device | str = "cpu",
     workers: int = 0,
@@ -110,10 +141,11 @@ def make_domains(
     pool = as_samples(target, device, workers)
     if len(own) == 0:
         raise ValueError("source_train is empty: give labelled source samples")
+    truth = None if truth is None else torch.as_tensor(truth)
     if truth is not None and truth.shape != (len(pool),):
         raise ValueError(f"target_labels must have shape ({len(pool)},), got {tuple(truth.shape)}")
     held = held if held is not None and len(held) else None
-    if held is not None and next(held.stream([torch.tensor([0])]))[1] is None:
+    if held is not None and next(iter(held.stream([torch.tensor([0])])))[1] is None:
         raise ValueError("source_val has no labels: give (inputs, labels), a dataset of such pairs, or None")
     return Domains(joined(own, more), len(own), 0 if more is None else len(more), held, pool, accuracy, truth)
 

@@ -13,36 +13,56 @@ from pseudolabel_da.cli.options import DiagnoseConfig
 from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord, Verdict
 
-ADVICE = {
-    Verdict.HEALTHY: "the pseudo-labels are healthy: nothing to mend",
-    Verdict.LIBERAL: (
-        "liberal: much of the target has a label, and the network contradicts ever more of them. Take fewer "
-        "(smaller --shares, larger --rho or --threshold), build the set anew (--relabel), and keep the network "
-        "from learning its errors by heart (--augment strong)"
-    ),
-    Verdict.FEW_CLASSES: (
-        "few classes: some classes take over. Select by class (--selector balanced, with --prior if classes are not "
-        "even, or --on-collapse rebalance), estimate batch norm on the target (--batch-norm target), or label a few "
-        "target samples of each class (--labelled 10)"
-    ),
-    Verdict.HYPER_CONSERVATIVE: (
-        "hyper-conservative: next to nothing is selected. Where the threshold is above the ceiling, label smoothing "
-        "forbids it: --label-smoothing 0, or --ceiling-aware. Else lower --rho, take --selector balanced, which "
-        "has no threshold, or label a few target samples (--labelled 10)"
-    ),
+
+def remedies(verdict: Verdict, config: TrainConfig) -> list[str]:
+    """What to change of `config` after a verdict: only what it does not do already."""
+    selection, training = config.selection, config.training
+    by_share = config.method == "pseudo" and selection.selector in ("balanced", "top")
+    fewer = "take fewer (smaller --shares)" if by_share else "take fewer (larger --rho or --threshold)"
+    offers = {
+        Verdict.LIBERAL: [
+            (fewer, True),
+            ("build the set anew (--relabel)", not selection.relabel),
+            ("keep the network from learning its errors by heart (--augment strong)", training.augment != "strong"),
+        ],
+        Verdict.FEW_CLASSES: [
+            (
+                "select by class (--selector balanced, with --prior if classes are not even)",
+                selection.selector != "balanced",
+            ),
+            ("give the shares of the classes, where they are known (--prior)", selection.selector == "balanced"),
+            ("estimate batch norm on the target (--batch-norm target)", training.batch_norm != "target"),
+            ("label a few target samples of each class (--labelled 10)", True),
+        ],
+        Verdict.HYPER_CONSERVATIVE: [
+            ("raise --shares", by_share),
+            ("lift the ceiling (--label-smoothing 0)", not by_share and training.label_smoothing > 0),
+            ("lower the threshold by it (--ceiling-aware)", selection.selector == "adaptive" and not by_share),
+            ("lower --rho or --threshold", not by_share),
+            ("take --selector balanced, which has no threshold", not by_share),
+            ("label a few target samples (--labelled 10)", True),
+        ],
+    }
+    return [offer for offer, fits in offers.get(verdict, []) if fits]
+
+
+SEEN = {
+    Verdict.LIBERAL: "liberal: much of the target has a label, and the network contradicts ever more of them",
+    Verdict.FEW_CLASSES: "few classes: some classes take over",
+    Verdict.HYPER_CONSERVATIVE: "hyper-conservative: next to nothing is selected",
 }
 
 
 def diagnose_run(config: DiagnoseConfig) -> None:
     """Print the periods of a run and what to do."""
-    read_config(config.run, TrainConfig, "pseudolabel-da train")
+    trained = read_config(config.run, TrainConfig, "pseudolabel-da train")
     state = load_checkpoint(pathlib.Path(config.run) / "checkpoint.pt")["step"]["_extra_state"]
     periods = [PeriodRecord.from_dict(record) for record in state["periods"]]
     if not periods:
         sys.stdout.write("no period yet: the run selects no pseudo-labels, or has not come to the adaptation\n")
         return
     stopped = [f"stopped: {state['stopped']}"] if state["stopped"] else []
-    sys.stdout.write("\n".join([table(periods), *stopped, *advice(periods)]) + "\n")
+    sys.stdout.write("\n".join([table(periods), *stopped, *advice(periods, trained)]) + "\n")
 
 
 def table(periods: Sequence[PeriodRecord]) -> str:
@@ -54,11 +74,11 @@ def table(periods: Sequence[PeriodRecord]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def advice(periods: Sequence[PeriodRecord]) -> list[str]:
+def advice(periods: Sequence[PeriodRecord], config: TrainConfig) -> list[str]:
     """What to do, one line for each verdict that was given; healthy only where nothing else was."""
-    given = [verdict for verdict in ADVICE if any(record.verdict is verdict for record in periods)]
-    failures = [verdict for verdict in given if verdict is not Verdict.HEALTHY]
-    return [ADVICE[verdict] for verdict in failures or given]
+    failures = [verdict for verdict in SEEN if any(record.verdict is verdict for record in periods)]
+    lines = [f"{SEEN[verdict]}. Try this: {'; '.join(remedies(verdict, config))}" for verdict in failures]
+    return lines or ["the pseudo-labels are healthy: nothing to mend"]
 
 
 def _row(record: PeriodRecord) -> tuple[str, ...]:

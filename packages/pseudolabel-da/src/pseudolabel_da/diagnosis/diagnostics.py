@@ -6,6 +6,7 @@ The verdicts are the three failures of the paper's section 3.4; true labels only
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -85,6 +86,8 @@ class PeriodRecord:
         wrong_total: Wrong labels in the whole set, likewise.
         class_precision: Share of right labels in each class (None for an empty class), likewise.
         by_rank: Whether samples were selected by rank, so that the threshold was not asked for.
+        prior: (K) shares of the classes that the selector was told, which the spread is measured against; None stands
+            for even classes.
     """
 
     epoch: int
@@ -112,6 +115,7 @@ class PeriodRecord:
     wrong_total: int | None = None
     class_precision: list[float | None] | None = field(default=None)
     by_rank: bool = False
+    prior: list[float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists alone: fit for JSON and for `torch.load(weights_only=True)`."""
@@ -130,7 +134,8 @@ def diagnose(
 ) -> Verdict:
     """The verdict on a record, given those before it.
 
-    A set of fewer samples than classes is never called one of few classes: it cannot be spread over more.
+    A set of fewer samples than classes is never called one of few classes: it cannot be spread over more. The spread is
+    measured against the record's prior, even classes where it has none.
     """
     limits, previous = limits or CollapseLimits(), previous or []
     classes = len(record.class_histogram)
@@ -138,10 +143,21 @@ def diagnose(
     contradicted = flips is not None and flips >= limits.liberal_flips and (before is None or flips > before)
     if contradicted and record.share > limits.liberal_share:
         return Verdict.LIBERAL
-    crowded = record.max_share > limits.largest_share + 0.5 / classes
-    if record.total >= classes and (crowded or record.effective_classes < limits.effective_share * classes):
+    if record.total >= classes and _few_classes(record, limits):
         return Verdict.FEW_CLASSES
     return Verdict.HYPER_CONSERVATIVE if _too_conservative(record, previous, limits) else Verdict.HEALTHY
+
+
+def _few_classes(record: PeriodRecord, limits: CollapseLimits) -> bool:
+    """Whether a class holds much more than its share of the prior, or the set far fewer classes than the prior."""
+    classes = len(record.class_histogram)
+    if record.prior is None:
+        crowded, expected = record.max_share > limits.largest_share + 0.5 / classes, float(classes)
+    else:
+        held = [count / record.total for count in record.class_histogram]
+        crowded = any(own > limits.largest_share + 0.5 * due for own, due in zip(held, record.prior, strict=True))
+        expected = math.exp(-sum(due * math.log(due) for due in record.prior if due > 0))
+    return crowded or record.effective_classes < limits.effective_share * expected
 
 
 def _too_conservative(record: PeriodRecord, previous: list[PeriodRecord], limits: CollapseLimits) -> bool:

@@ -7,6 +7,7 @@ generator does, so other shifts may want others.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -49,7 +50,8 @@ def strong_augment(
         blend: Chance that an image is blended with noise.
         strength: Largest share of the noise.
         grids: Sizes of the square grids of uniform noise, one drawn for each image, enlarged bilinearly.
-        value_range: Smallest and largest value of the images; results are clamped to it.
+        value_range: Smallest and largest value of the images; results are clamped to it. Images on the CPU with values
+            outside of it give a warning, for they lose their contrast.
 
     Returns:
         (B, C, H, W), new, of the type of the images.
@@ -58,10 +60,14 @@ def strong_augment(
         ValueError: The images have another shape or type, or the range is empty.
     """
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"images must be floating (B, C, H, W), got {images.dtype} of shape {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be floating (B, C, H, W), got {images.dtype} of shape {tuple(images.shape)}: "
+            "for inputs that are no images give an augmentation of their own, or augment=None"
+        )
     low, high = value_range
     if not low < high:
         raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
+    _warn_outside(images, low, high)
     draw = partial(_uniform, images, generator)
     middle, half = (low + high) / 2, (high - low) / 2
     x = (_shifted(images, shift, generator) - middle) / half
@@ -72,6 +78,20 @@ def strong_augment(
     share = draw((len(x), 1, 1, 1), 0, strength) * (draw((len(x), 1, 1, 1)) < blend)
     x = torch.lerp(x, _smooth_noise(x, grids, draw), share)
     return x * half + middle
+
+
+def _warn_outside(images: Tensor, low: float, high: float) -> None:
+    """Warn of values outside of [low, high]; not on a GPU, where looking would wait for it."""
+    if images.device.type != "cpu" or not images.numel():
+        return
+    least, most = (float(value) for value in torch.aminmax(images))
+    slack = (high - low) / 64  # rounding of half precision
+    if least < low - slack or most > high + slack:
+        warnings.warn(
+            f"images range from {least:.3g} to {most:.3g} and are clamped to [{low:g}, {high:g}]: give value_range",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _uniform(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """The batch norm layers of `model` that keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """What is in evaluation mode within a model in training mode: the modules that a user froze.
+
+    A model that is in evaluation mode as a whole has none: it is one that was loaded, not one that was frozen.
+    """
+    return [module for module in model.modules() if not module.training] if model.training else []
+
+
+def train_but(module: nn.Module, frozen: Iterable[nn.Module], mode: bool = True) -> None:
+    """Training mode `mode` for `module`, and evaluation mode for what is frozen in it."""
+    nn.Module.train(module, mode)
+    for part in frozen:
+        part.training = False
 
 
 @contextlib.contextmanager
@@ -41,7 +56,12 @@ def frozen_batch_norm(model: nn.Module, frozen: bool = True) -> Iterator[None]:
 
 
 @torch.no_grad()
-def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]) -> None:
+def reestimate_batch_norm(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    forward: Callable[[Tensor], object],
+    frozen: Collection[nn.Module] = (),
+) -> None:
     """Set the running statistics to the means over `batches`, each batch counting the same (AdaBN).
 
     They are reset first. Only batch norm is in training mode meanwhile, so dropout rests; every mode and momentum is
@@ -51,8 +71,9 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor], forward: 
         model: Whose layers to set.
         batches: Of images, (B, ...), each of at least two values a channel.
         forward: Runs the model on one batch, in full precision.
+        frozen: Layers to leave as they are.
     """
-    layers = batch_norms(model)
+    layers = [layer for layer in batch_norms(model) if not any(layer is one for one in frozen)]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]

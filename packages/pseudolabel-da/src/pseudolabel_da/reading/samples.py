@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset, default_collate
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -87,19 +87,56 @@ class DatasetSamples:
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # its own: drawing from torch's would change dropout
+            collate_fn=collate,
         )
 
     def __len__(self) -> int:
         return len(self.dataset)  # pyright: ignore[reportArgumentType]  # torch's Dataset leaves __len__ out
 
     def stream(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
-        """The batches, read and collated by torch's loader."""
+        """The batches, read by torch's loader."""
         self.rows.batches = batches
-        for batch in self.loader:
-            if isinstance(batch, Tensor):
-                yield batch, None
-            else:  # labels that are no numbers, as names may be, count as none
-                yield batch[0], class_indices(batch[1]) if isinstance(batch[1], Tensor) else None
+        yield from self.loader
+
+
+INPUTS = ("pixel_values", "image", "images", "img", "inputs", "input", "x")
+LABELS = ("label", "labels", "target", "targets", "fine_label", "y")
+
+
+def pair_of(item: Any) -> tuple[Any, Any]:
+    """The input and the label, or None, of what a dataset gives: a pair or more (the rest is left out), a dict, or an
+    input alone.
+
+    Raises:
+        ValueError: A dict has no input under any name of `INPUTS`.
+    """
+    if isinstance(item, Mapping):
+        found = [[item[name] for name in names if name in item] for names in (INPUTS, LABELS)]
+        if not found[0]:
+            raise ValueError(f"a sample has {', '.join(map(str, item))}, expected the input as {', '.join(INPUTS)}")
+        return found[0][0], found[1][0] if found[1] else None
+    if isinstance(item, tuple | list):
+        return item[0], item[1] if len(item) > 1 else None
+    return item, None
+
+
+def collate(items: Sequence[Any]) -> Batch:
+    """A batch of what a dataset gives; labels that are no numbers, as names may be, count as none."""
+    inputs, labels = zip(*map(pair_of, items), strict=True)
+    try:
+        batch = default_collate(list(inputs))
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"cannot make a batch of the samples' inputs ({_kind(inputs[0])}): {error}") from error
+    if not isinstance(batch, Tensor):
+        raise ValueError(f"a sample's input is {_kind(inputs[0])}, expected a tensor, an array or a number")
+    if any(label is None or isinstance(label, str) for label in labels):
+        return batch, None
+    return batch, class_indices(torch.stack([torch.as_tensor(label) for label in labels]))
+
+
+def _kind(value: Any) -> str:
+    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    return f"{type(value).__module__}.{type(value).__name__}{shape}"
 
 
 def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) -> Samples:
@@ -107,8 +144,9 @@ def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) 
 
     Args:
         data: A tensor of inputs (N, ...); a pair of tensors or arrays (inputs, labels (N,)), whose labels may be a
-            list or None; an object with tensors `.images` (N, C, H, W) and `.labels`; a map-style dataset of
-            (input, label) or of inputs; an empty tuple; or what this function gave.
+            list or None; a dict of them; an object with tensors `.images` (N, C, H, W) and `.labels`; a map-style
+            dataset of (input, label), of dicts or of inputs, whose labels may be None; an empty tuple; or what this
+            function gave. In dicts the inputs are found under one of `INPUTS`, the labels under one of `LABELS`.
         device: Where tensors are held, whole. Give a dataset where they do not fit.
         workers: Processes that read a dataset.
 
@@ -119,7 +157,13 @@ def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) 
         return data
     if isinstance(data, Tensor):
         return TensorSamples(data.to(device))
+    if isinstance(data, Mapping):
+        data: Any = pair_of(data)
+        if data[1] is None and not _is_array(data[0]):
+            raise ValueError(f"the inputs are {type(data[0]).__name__}, expected a tensor or an array")
     if isinstance(data, tuple | list):
+        if len(data) == 2 and _is_list(data[0]) and _is_numbers(data[1], len(data[0])):
+            return TensorSamples(_as_tensor(data[0], "inputs").to(device), _as_tensor(data[1], "labels").to(device))
         if len(data) == 2 and _is_array(data[0]) and (data[1] is None or _is_array(data[1]) or _is_list(data[1])):
             labels = None if data[1] is None else _as_tensor(data[1], "labels").to(device)
             return TensorSamples(_as_tensor(data[0], "inputs").to(device), labels)
@@ -128,17 +172,21 @@ def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) 
     images, labels = getattr(data, "images", None), getattr(data, "labels", None)
     if isinstance(images, Tensor):
         return TensorSamples(images.to(device), labels.to(device) if isinstance(labels, Tensor) else None)
-    refused = isinstance(data, str | bytes | Mapping)
+    refused = isinstance(data, str | bytes)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not refused:
         return DatasetSamples(cast("Dataset[Any]", data), workers)
     raise ValueError(
         f"cannot read samples from {type(data).__name__}: expected a tensor, a pair (inputs, labels) of tensors, "
-        "an object with .images and .labels, or a map-style dataset"
+        "a dict of them, an object with .images and .labels, or a map-style dataset"
     )
 
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, Tensor) or hasattr(value, "__array__")
+
+
+def _is_numbers(value: Any, count: int) -> bool:
+    return _is_list(value) and len(value) == count and all(isinstance(item, int) for item in value)
 
 
 def _is_list(value: Any) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pseudolabel_da.reading.batch_norm import train_but
 from pseudolabel_da.reading.labeled import Criterion, Labeled
 from pseudolabel_da.rivals.adversarial import DomainHead, domain_loss
 from pseudolabel_da.rivals.alignment import Form, coral_loss
@@ -54,6 +55,12 @@ class TransferLoss(nn.Module):
         self.coral_form: Form = coral_form
         width = cast("Backbone", model).head.in_features
         self.domain_head = DomainHead(width) if method == "dann" else None
+        self.frozen: list[nn.Module] = []  # modules of the model that stay in evaluation mode
+
+    def train(self, mode: bool = True) -> TransferLoss:
+        """Training mode, but for the modules in `frozen`."""
+        train_but(self, self.frozen, mode)
+        return self
 
     def forward(self, source: Labeled, target: Labeled | None, weight: float = 1.0) -> Tensor:
         """The loss, 0-dim; `weight` is CORAL's, DANN's strength of reversal, or Lee's alpha.

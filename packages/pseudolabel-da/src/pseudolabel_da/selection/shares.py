@@ -50,9 +50,12 @@ def select_top(probs: Tensor, quota: Tensor) -> Selection:
 
 
 def balanced_quota(share: float, total: int, prior: Tensor) -> Tensor:
-    """Samples (K,) to take of each class so that `share` of `total` is spread as `prior` (K,), rounded down."""
+    """Samples (K,) to take of each class so that `share` of `total` is spread as `prior` (K,), rounded down.
+
+    At least one of every class that has a share: a small pool would give none of any.
+    """
     # a hair is added before rounding down: 0.2 * 100 * 0.1 must give 2, not 1
-    return (share * total * prior.double() + 1e-9).floor().long()
+    return (share * total * prior.double() + 1e-9).floor().long().clamp_min(1) * (prior > 0)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class TopShare:
         """The selection among (N, K) in a period; `taken` (K,) counts against the share."""
         before = 0 if taken is None else int(taken.sum())
         share = self.shares[min(period, len(self.shares) - 1)]
-        return select_most_confident(probs, int(share * (probs.shape[-2] + before) + 1e-9) - before)
+        return select_most_confident(probs, max(int(share * (probs.shape[-2] + before) + 1e-9), 1) - before)
 
 
 def select_most_confident(probs: Tensor, count: int) -> Selection:

@@ -13,6 +13,7 @@ from torch import Tensor
 from robustvision_core.data.image_set import ImageSet, describe
 from robustvision_core.data.registry.query import Query
 from robustvision_core.data.sources.download import fetch
+from robustvision_core.data.sources.usps_formats import find_other_format
 from robustvision_core.errors import DataError
 
 DIGITS = tuple("0123456789")
@@ -26,10 +27,12 @@ def load_svhn(query: Query) -> ImageSet:
 
 
 def load_usps(query: Query) -> ImageSet:
-    """USPS from `usps.bz2` and `usps.t.bz2`, the LIBSVM text files."""
+    """USPS from the LIBSVM text files `usps.bz2` and `usps.t.bz2`, or else from `zip.SPLIT.gz` or `usps.h5`."""
     is_train = query.split == "train"
-    path = _find(query, "usps.bz2" if is_train else "usps.t.bz2", "USPS", train=is_train)
-    images, labels = read_usps(path)
+    found = find_other_format(query)
+    if found is None:
+        found = read_usps(_find(query, "usps.bz2" if is_train else "usps.t.bz2", "USPS", train=is_train))
+    images, labels = found
     return ImageSet(images, labels, DIGITS, name=query.title)
 
 
