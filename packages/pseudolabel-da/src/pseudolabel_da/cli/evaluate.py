@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
-from dataclasses import replace
 
-from robustvision_core.run.folder import load_part, read_config
 from robustvision_core.run.runtime import Runtime
 
 from pseudolabel_da.cli import plots
@@ -18,12 +15,11 @@ from pseudolabel_da.cli.testing import NETWORK, confusions, make_network, summar
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print recall of each class and accuracy, on source and target."""
-    stored = read_config(config.run, TrainConfig, "pseudolabel-da train")
-    trained = replace(stored, data_root=config.data_root, download=config.download, device=config.device, resume=False)
+    trained = config.trained(TrainConfig, "pseudolabel-da train")
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         data = load(trained, runtime.device)
         network = make_network(trained, data).to(runtime.device)
-        load_part(network, pathlib.Path(config.run) / f"{config.which}.pt", NETWORK)
+        config.load_into(network, NETWORK)
         found = confusions(data, runtime, network)
     classes = data.target_test.classes
     summary = {name: summarise(counts, classes) for name, counts in found.items()}

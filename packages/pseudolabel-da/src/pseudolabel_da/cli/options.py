@@ -5,27 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Where a verb that loads data finds it, and where it computes."""
-
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
+from robustvision_core.run.options import EvaluateOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(DataOptions):
+class EvaluateConfig(EvaluateOptions):
     """Test a trained classifier on the test sets of its data."""
 
-    run: str
-    """Run folder that training wrote."""
-    which: Literal["checkpoint", "best"] = "checkpoint"
-    """checkpoint (the last epoch) or best (the selected one)."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: str = ""
     """Write the confusion matrix on the target as a picture here."""
 
@@ -39,9 +25,13 @@ class DiagnoseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig(DataOptions):
+class PrepareConfig:
     """Write MNIST-M from MNIST and photos: the same images on every machine."""
 
+    data_root: str = ""
+    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch MNIST where it is missing."""
     out: str
     """The .npz file, or the folder of PNG files, to write."""
     format: Literal["npz", "png"] = "npz"

@@ -71,8 +71,6 @@ class TrainConfig(RunOptions):
     data: str = "digits-shift"
     """Domain pair: digits-shift (offline), mnist-mnistm, fashion-fashionm, mnist-usps, usps-mnist, svhn-mnist, or
     folder:PATH:SOURCE:TARGET."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
     method: Method = "pseudo"
     """source alone, target (its labels, the upper bound), coral, dann, lee (2013), pseudo (this paper's algorithm,
     with a selector), or ican's selection."""
@@ -83,7 +81,8 @@ class TrainConfig(RunOptions):
     pretrain: int = 3
     """Epochs on labelled samples alone."""
     epochs: int = 5
-    """Epochs of adaptation after those; source and target have none."""
+    """Epochs of adaptation after those; source and target have none. A run may be resumed with more; the weights of lee
+    and dann, which grow over the whole, then go back to their place in the longer one."""
     checkpoint: Checkpoint = "last"
     """The epoch of adaptation that is kept: the last, or the best by source accuracy, information maximisation (im),
     soft neighbourhood density (snd) or entropy. The target's test set never chooses."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import torch
-from robustvision_core.run.folder import Run, load_checkpoint, load_part
+from robustvision_core.run.folder import Run, load_part
 from robustvision_core.run.loop import fit
 from robustvision_core.run.metrics import accuracy
 from robustvision_core.run.runtime import Runtime, channels_last
@@ -25,14 +24,12 @@ from pseudolabel_da.diagnosis.diagnostics import Verdict
 
 def train(config: TrainConfig) -> pathlib.Path:
     """Train and adapt as `config` says, test once on both domains, and return the run folder."""
-    with Runtime.session(config.device, config.precision, config.seed) as runtime:
+    with config.session(f"pseudolabel-da-{config.method}") as (runtime, run):
         data = load(config, runtime.device)
-        run = config.open_run(f"pseudolabel-da-{config.method}", runtime)
         step = new_step(config, data, runtime)
         records = fit_on(config, data, runtime, run, step)
         if runtime.is_main:
             finish(config, data, runtime, run, step, records)
-        runtime.barrier()
         return run.folder
 
 
@@ -70,12 +67,11 @@ def finish(
     """Test the last and the selected epoch on both domains, and write summary and pictures."""
     found, summary = report(config, data, runtime, step)
     classes = data.target_test.classes
-    if run.best_path.exists():
-        load_part(step.network, run.best_path, NETWORK)
+    chosen = run.load_best(step.network, NETWORK)
+    if chosen is not None:
         found = confusions(data, runtime, step.network)
-        chosen = load_checkpoint(run.best_path)["record"]["epoch"]
         summary["selected"] = {name: summarise(counts, classes) for name, counts in found.items()} | {"epoch": chosen}
-    run.write_summary(summary | {"config": asdict(config)})
+    run.write_summary(summary)
     plots.training(records, config.pretrain, run.plot_path("training"))
     plots.periods(step.state.periods, run.plot_path("periods"))
     for name, counts in found.items():

@@ -158,11 +158,11 @@ def as_samples(data: Any, device: torch.device | str = "cpu", workers: int = 0) 
     if isinstance(data, Tensor):
         return TensorSamples(data.to(device))
     if isinstance(data, Mapping):
-        data: Any = pair_of(data)
+        data = cast("tuple[Any, Any]", pair_of(data))
         if data[1] is None and not _is_array(data[0]):
             raise ValueError(f"the inputs are {type(data[0]).__name__}, expected a tensor or an array")
     if isinstance(data, tuple | list):
-        if len(data) == 2 and _is_list(data[0]) and _is_numbers(data[1], len(data[0])):
+        if len(data) == 2 and _is_list(data[0]) and _is_numbers(data[1], len(list(data[0]))):
             return TensorSamples(_as_tensor(data[0], "inputs").to(device), _as_tensor(data[1], "labels").to(device))
         if len(data) == 2 and _is_array(data[0]) and (data[1] is None or _is_array(data[1]) or _is_list(data[1])):
             labels = None if data[1] is None else _as_tensor(data[1], "labels").to(device)
