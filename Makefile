@@ -17,7 +17,7 @@ help: ## show this help
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/.synced: $(MANIFESTS) | $(filter .uv/%,$(UV))
-	$(UV) sync --quiet --all-packages --all-extras --all-groups
+	$(UV) sync --quiet --all-packages --all-extras --group docs
 	@touch $@
 
 setup: .venv/.synced ## install every package and tool into .venv (the other targets do it themselves)
@@ -30,6 +30,10 @@ test: setup ## run every test but those of wheels, of several nodes and of the s
 
 test-%: setup ## run the tests of one package, as in `make test-fdiv-noisy`
 	$(RUN) -m pytest packages/$*
+
+test-integrations: ## the packages under Trainer, Lightning, cleanlab, datasets and ONNX, in an environment of their own
+	UV_PROJECT_ENVIRONMENT=.venv-integrations $(UV) sync --quiet --all-packages --all-extras --group integrations
+	.venv-integrations/bin/python -m pytest tests/integrations
 
 test-nodes: setup ## two machines, played by two launchers on the loopback, against one
 	$(RUN) -m pytest -m nodes tests/test_nodes.py
@@ -50,6 +54,9 @@ bench: $(addprefix bench-,$(notdir $(wildcard benchmarks/*_*))) ## run every pac
 
 bench-%: setup ## run one package's benchmarks, as in `make bench-fdiv-noisy`; tables go to benchmarks/<package>/results
 	$(RUN) -m benchmarks $(subst -,_,$*)
+
+bench-check: setup ## after a run of the benchmarks: what became slower than the committed figures, by more than the noise
+	$(RUN) -m benchmarks check
 
 wheels: setup ## build every wheel into dist and try each alone in a fresh environment
 	rm -rf dist

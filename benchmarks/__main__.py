@@ -1,7 +1,8 @@
 """``python -m benchmarks PACKAGE [NAME ...]``: run a package's benchmarks; without names, those that take minutes.
 
 A benchmark is a module of ``benchmarks/PACKAGE`` that says which ``QUESTION`` it answers and has ``main()``. Those with
-``LONG = True`` reproduce a table of the paper and run by name only.
+``LONG = True`` reproduce a table of the paper and run by name only. ``python -m benchmarks check`` compares what they
+wrote with what is committed.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ import importlib
 import pathlib
 import sys
 
+from benchmarks import check
+
 
 def main() -> None:
     """Run what the arguments name."""
     package, *wanted = sys.argv[1:] or [""]
+    if package == "check":
+        sys.exit(check.main())
     folder = pathlib.Path(__file__).parent / package
     if not package or not folder.is_dir():
         known = sorted(path.name for path in folder.parent.iterdir() if path.is_dir() and "_" in path.name.strip("_"))
