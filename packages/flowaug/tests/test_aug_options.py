@@ -77,6 +77,19 @@ def test_data_options_of_a_preset_hold_for_its_data_alone() -> None:
     assert kept.settled().images.degrees == 45
 
 
+def test_runs_of_before_keep_their_phase(tmp_path: pathlib.Path) -> None:
+    """Their configuration names none: it is read as linear, and a resumed run goes on with it."""
+    assert TrainConfig.PRESETS["quick"].flow.phase == "atan2"
+    assert all(config.flow.phase == "atan2" for config in TrainConfig.PRESETS.values())
+    assert from_plain(TrainConfig, FORMER, "config.json", "flowaug train").flow.phase == "linear"
+    resumed = TrainConfig.PRESETS["quick"].changed(resume=True, out=str(tmp_path))
+    for held, phase in (({"alpha": 1.0}, "linear"), ({"flow": {}}, "linear"), ({"flow": {"phase": "atan2"}}, "atan2")):
+        (tmp_path / "config.json").write_text(json.dumps(held))
+        assert resumed.as_begun().flow.phase == phase
+    (tmp_path / "config.json").write_text("[]")
+    assert resumed.as_begun() == resumed
+
+
 def test_smoke_is_over_in_seconds(tmp_path: pathlib.Path) -> None:
     started = time.process_time()
     assert main(["train", "--preset", "smoke", "--device", "cpu", "--no-progress", "--out", str(tmp_path)]) == 0

@@ -184,7 +184,8 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors == "flowaug: stopped\n"
+    assert errors.startswith("flowaug: stopped; the run is in ")
+    assert errors.endswith(" --resume\n")
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["progress"]["epoch"] < 6
     assert main([*arguments, "--out", str(tmp_path / "cut"), "--resume", "True"]) == 0
     expected, actual = weights(tmp_path / "whole"), weights(tmp_path / "cut")
@@ -231,7 +232,7 @@ def test_bad_input_is_one_line_and_status_2(
     ("arguments", "message"),
     [
         (["evaluate", "--run", "/no/such"], "no run in /no/such"),
-        (["evaluate", "--run", "RUN", "--which", "last"], "no checkpoint at"),
+        (["evaluate", "--run", "RUN", "--which", "last"], "unknown value of --which 'last'"),
         (["evaluate", "--run", "RUN", "--images", "-1"], "must be 0 or more"),
         (["align", "--run", "RUN", "--gamma", "2"], "gamma must be in (0, 1], got 2"),
         (["align", "--run", "RUN", "--degrees", "200"], "degrees must be in [0, 180], got 200"),

@@ -9,7 +9,19 @@ import pytest
 import scipy.linalg
 import torch
 import torch.nn.functional as F
-from flowaug import AffineSpace, ColorSpace, CropSpace, motion_matrices, unwarp, warp_boxes, warp_masks, warp_points
+from flowaug import (
+    AffineSpace,
+    ColorSpace,
+    CropSpace,
+    mean_unwarped,
+    motion_matrices,
+    points_inside,
+    unwarp,
+    valid_region,
+    warp_boxes,
+    warp_masks,
+    warp_points,
+)
 from flowaug.spaces import FREE_ENTRIES, ROTATION_DISCOVERY, affine_exponential
 from flowaug.warp import compose, homogeneous, identity_matrices, invert, normalised, pixels, warp
 from hypothesis import given, settings
@@ -235,3 +247,88 @@ def test_half_precision_images_are_read_in_float32() -> None:
 def test_wrong_use_is_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_whole_numbers_are_rounded_and_stay_in_range() -> None:
+    """A warp of bytes is the rounded warp of their values, in every mode; a constant image stays constant inside."""
+    x, w = torch.randint(256, (2, 3, 24, 24), dtype=torch.uint8), 0.4 * torch.randn(2, 3, 6)
+    for mode in ("bilinear", "bicubic", "nearest"):
+        space = AffineSpace(mode=mode)
+        exact, found = space.warp(x.double(), w).clamp(0, 255), space.warp(x, w).double()
+        assert float((found - exact).abs().max()) < 0.51  # float32 may round a half either way
+    constant = torch.full((1, 1, 33, 33), 200, dtype=torch.uint8)
+    for degrees in (7.0, 30.0, 45.0):
+        inside = AffineSpace(("rot",)).warp(constant, torch.tensor([[[degrees / 180]]]))[0, 0, 0, 8:25, 8:25]
+        assert inside.unique().tolist() == [200]
+    large = torch.full((1, 1, 5, 5), 2**40 + 1)
+    assert warp_masks(AffineSpace(("rot",)), large, torch.zeros(1, 1, 1)).unique().tolist() == [2**40 + 1]
+
+
+def test_fill_is_what_stands_outside() -> None:
+    """As a plain loop over a padded image has it, per channel, and the image itself is not touched."""
+    space = AffineSpace(("tx",), trans_scale=1.0, fill=(0.2, 0.5, 0.9))
+    x = torch.rand(1, 3, 4, 9)
+    half = space.warp(x, torch.tensor([[[1.0], [0.0]]]))[0]  # four pixels to the left, and not at all
+    torch.testing.assert_close(half[0, :, :, :5], x[0, :, :, 4:])
+    torch.testing.assert_close(half[0, :, :, 5:], torch.tensor([0.2, 0.5, 0.9])[:, None, None].expand(3, 4, 4))
+    torch.testing.assert_close(half[1], x[0])
+    between = space.warp(x, torch.tensor([[[0.125]]]))[0, 0]  # half a pixel: half image, half colour at the wall
+    expected = (x[0, :, :, -1] + torch.tensor([0.2, 0.5, 0.9])[:, None]) / 2
+    torch.testing.assert_close(between[:, :, -1], expected, rtol=0, atol=1e-5)
+    grey = AffineSpace(("tx",), trans_scale=1.0, fill=128)
+    bytes_ = torch.full((1, 1, 2, 9), 7, dtype=torch.uint8)
+    assert grey.warp(bytes_, torch.tensor([[[1.0]]]))[0, 0, 0, 0].tolist() == [7] * 5 + [128] * 4
+
+
+@pytest.mark.parametrize(("kind", "fill"), [(torch.uint8, 255), (torch.int64, -100), (torch.float32, -1.0)])
+def test_masks_are_filled_where_no_image_is(kind: torch.dtype, fill: float) -> None:
+    space, w = AffineSpace(("tx",), trans_scale=1.0), torch.tensor([[[0.9]]])
+    mask = torch.tensor([[[[1, 2, 3, 1, 2, 3, 1, 2]]]]).to(kind)
+    moved = warp_masks(space, mask, w, fill=fill)[0, 0, 0, 0].tolist()
+    assert moved == [1, 2, 3, 1, 2, fill, fill, fill]  # three pixels to the left
+    assert valid_region(space, w, (1, 8))[0, 0, 0, 0].tolist() == [value != fill for value in moved]
+
+
+def test_a_fill_that_masks_cannot_hold_is_refused() -> None:
+    for kind, fill in ((torch.uint8, -100), (torch.uint8, 256), (torch.bool, 255), (torch.int8, 200)):
+        with pytest.raises(ValueError, match="cannot hold the fill"):
+            warp_masks(AffineSpace(), torch.ones(1, 1, 4, 4).to(kind), torch.zeros(1, 1, 6), fill)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_dense_predictions_keep_their_values_at_the_walls(mode: str) -> None:
+    """A constant comes back as that constant wherever it was seen, and the mean over views is a mean of the seen."""
+    space = AffineSpace(("rot", "tx"), trans_scale=0.5, mode=mode)
+    w = torch.tensor([[[0.1, 0.6], [0.4, -0.8]]])
+    back = unwarp(space, torch.full((1, 2, 3, 9, 9), 0.7), w)
+    seen = back[0, :, 0] > 0
+    assert 0.3 < float(seen.float().mean()) < 1
+    torch.testing.assert_close(back[0, :, 0][seen], torch.full((int(seen.sum()),), 0.7))
+    mean = mean_unwarped(space, torch.full((1, 2, 3, 9, 9), 0.7), w, fill=-1.0)
+    covered = seen.any(0)
+    torch.testing.assert_close(mean[0, 0][covered], torch.full((int(covered.sum()),), 0.7))
+    assert bool((mean[0, 0][~covered] == -1).all())
+    parts = torch.stack([torch.zeros(3, 9, 9), torch.ones(3, 9, 9)])[None]
+    both = mean_unwarped(space, parts, torch.zeros(1, 2, 2))
+    torch.testing.assert_close(both, torch.full_like(both, 0.5))
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_visible_points_are_those_on_pixels_that_show_the_image(align_corners: bool) -> None:
+    """Against the valid region of the inverse motion: a point is visible where its pixel comes back."""
+    space = AffineSpace(("rot", "tx"), trans_scale=0.7, align_corners=align_corners)
+    w = torch.tensor([[[0.15, 0.8], [-0.6, -0.5]]])
+    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
+    points = torch.stack([x, y], -1).view(1, -1, 2)
+    visible = points_inside(warp_points(space, points, w, (7, 9)), (7, 9))
+    moved = motion_matrices(space, w[0], (7, 9))
+    for view in range(2):
+        for k, point in enumerate(points[0]):
+            u, v, _ = (moved[view] @ torch.tensor([*point.tolist(), 1.0])).tolist()
+            assert bool(visible[0, view, k]) == (-0.5 <= u <= 8.5 and -0.5 <= v <= 6.5)
+    assert points_inside(torch.tensor([[0.0, 0.0], [8.4, 6.4], [8.6, 3.0], [3.0, -0.6]]), (7, 9)).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -19,8 +19,11 @@ from .objective import mean_log_probability as mean_log_probability
 from .spaces import AffineSpace as AffineSpace
 from .spaces import ColorSpace as ColorSpace
 from .spaces import CropSpace as CropSpace
+from .targets import mean_unwarped as mean_unwarped
 from .targets import motion_matrices as motion_matrices
+from .targets import points_inside as points_inside
 from .targets import unwarp as unwarp
+from .targets import valid_region as valid_region
 from .targets import warp_boxes as warp_boxes
 from .targets import warp_masks as warp_masks
 from .targets import warp_points as warp_points

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +14,38 @@ from flowaug.augmenter import Augmenter
 from flowaug.objective import (
     Aggregate,
     AugLoss,
+    check_aggregate,
+    check_alpha,
     classifier_loss,
     flow_aug_loss,
     score_function_loss,
 )
-from flowaug.spaces import AffineSpace
+from flowaug.spaces import AffineSpace, check_images
 from flowaug.warp import compose, warp
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in evaluation mode; afterwards every part of it is in the mode that it had, whatever happened."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def checked_logits(logits: object, x: Tensor) -> Tensor:
+    """What a classifier made of images (B, C, H, W); ValueError unless it is a tensor of logits (B, K)."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"the classifier gave {type(logits).__name__} where a tensor of logits (B, K) is expected: "
+            "wrap it in a module that returns its logits alone"
+        )
+    if logits.dim() != 2 or logits.shape[0] != x.shape[0]:
+        raise ValueError(f"the classifier must give logits (B, K), it gave {tuple(logits.shape)} of {tuple(x.shape)}")
+    return logits
 
 
 class AugmentedClassifier(nn.Module):
@@ -37,11 +65,12 @@ class AugmentedClassifier(nn.Module):
         chunk: Most views per pass of the classifier in prediction; memory does not grow with S.
 
     Raises:
-        ValueError: A number of views is below 1.
+        ValueError: A number of views is below 1, or the aggregate unknown.
 
     Attributes:
         frozen: Whether `loss` trains the augmenter alone, against a classifier that stays as it is (the paper's
-            three-mode and rotation-discovery runs). The original is then left out; batch norm stays in evaluation mode.
+            three-mode and rotation-discovery runs). The original is then left out; the classifier is in evaluation mode
+            for that while, its modules are given back in the mode that they had.
     """
 
     def __init__(
@@ -57,6 +86,7 @@ class AugmentedClassifier(nn.Module):
         super().__init__()
         if n_train < 1 or n_test < 1 or chunk < 1:
             raise ValueError(f"n_train, n_test and chunk must be >= 1, got {n_train}, {n_test} and {chunk}")
+        check_aggregate(aggregate)
         self.classifier, self.augmenter = classifier, augmenter
         self.n_train, self.n_test, self.chunk = n_train, n_test, chunk
         self.aggregate: Aggregate = aggregate
@@ -70,10 +100,10 @@ class AugmentedClassifier(nn.Module):
     def _classify(self, x: Tensor) -> Tensor:
         """Logits of images; of a frozen classifier without its gradients, which cost a third of the backward pass."""
         if not self.frozen:
-            return self.classifier(x)
-        self.classifier.eval()
+            return checked_logits(self.classifier(x), x)
         weights = {name: parameter.detach() for name, parameter in self.classifier.named_parameters()}
-        return functional_call(self.classifier, weights, (x,))
+        with evaluating(self.classifier):
+            return checked_logits(functional_call(self.classifier, weights, (x,)), x)
 
     def loss(
         self, x: Tensor, y: Tensor, alpha: float | Tensor = 0.1, generator: torch.Generator | None = None
@@ -88,7 +118,11 @@ class AugmentedClassifier(nn.Module):
 
         Returns:
             Total, cross-entropy (with the original's, where included) and entropy.
+
+        Raises:
+            ValueError: Images, labels or what the classifier gives do not fit, or alpha is below 0.
         """
+        check_alpha(alpha)
         views, _, log_prob = self.augmenter(x, self.n_train, generator)
         logits = self.logits(views)
         if self.augmenter.discrete:
@@ -98,12 +132,13 @@ class AugmentedClassifier(nn.Module):
             parts = flow_aug_loss(logits, y, log_prob, alpha, self.aggregate)
         if not self.include_original or self.frozen:
             return parts
-        extra = classifier_loss(self.classifier(x)[:, None], y)
+        extra = self.plain_loss(x, y)
         return AugLoss(parts.total + extra, parts.ce + extra, parts.entropy)
 
     def plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of the images themselves, for the first epochs: the classifier must know something first."""
-        return classifier_loss(self.classifier(x)[:, None], y)
+        check_images(x)
+        return classifier_loss(checked_logits(self.classifier(x), x)[:, None], y)
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(c | x) (B, K) by `n_test` views: usable as logits, whose softmax is p.
@@ -135,6 +170,7 @@ class AugmentedClassifier(nn.Module):
         Raises:
             ValueError: n is below 1, or alignment in a space that is not affine.
         """
+        check_images(x)
         n = self.n_test if n is None else n
         if n < 1:
             raise ValueError(f"n must be >= 1, got {n}")
@@ -150,11 +186,17 @@ class AugmentedClassifier(nn.Module):
         total = None
         if self.include_original:
             total = self._probability(self._views(x, w[:, :0], matrices))
-        for part in w.split(max(1, self.chunk // max(1, len(x))), 1):
+        for part in self._chunks(w):
             summed = self._probability(self._views(x, part, matrices))
             total = summed if total is None else total + summed
         assert total is not None  # n >= 1
         return total / (w.shape[1] + int(self.include_original))
+
+    def _chunks(self, w: Tensor) -> Sequence[Tensor]:
+        """Views w (B, S, d), as many at a time as `chunk` allows; all at once in an exported program."""
+        if torch.compiler.is_exporting():
+            return [w]
+        return w.split(max(1, self.chunk // max(1, len(w))), 1)
 
     def _probability(self, views: Tensor) -> Tensor:
         """Sum over views (B, S, C, H, W) of the class probabilities, (B, K)."""
@@ -171,7 +213,7 @@ class AugmentedClassifier(nn.Module):
         moves = matrices[:, None]
         if w.shape[1]:
             moves = compose(moves, space.matrix(w, (x.shape[-2], x.shape[-1])).to(moves))
-        return warp(x, moves, space.mode, space.padding, space.align_corners)
+        return warp(x, moves, space.mode, space.padding, space.align_corners, space.fill)
 
     def param_groups(self, lr: float, lr_aug: float, **options: Any) -> list[dict[str, Any]]:
         """Groups for one optimizer: the classifier at `lr` with `options`, the augmenter at `lr_aug` without decay."""

@@ -8,21 +8,45 @@ from torch import Tensor
 from flowaug.spaces import GeometricSpace
 from flowaug.warp import homogeneous, invert, normalised, pixels, warp
 
+_LEAST = 1e-3  # of a pixel must be seen for its value to count
 
-def warp_masks(space: GeometricSpace, masks: Tensor, w: Tensor) -> Tensor:
-    """Masks moved with their images, by the nearest pixel and with zeros outside.
+
+def warp_masks(space: GeometricSpace, masks: Tensor, w: Tensor, fill: float = 0) -> Tensor:
+    """Masks moved with their images, by the nearest pixel.
 
     Args:
         space: Of the transforms.
-        masks: (B, C, H, W), of a floating type or integers below 2^24.
+        masks: (B, C, H, W), of a floating type, integers below 2^53, or bool.
         w: (B, S, d).
+        fill: What stands outside the image: a class of its own, or the index that a loss ignores (255 or -100).
 
     Returns:
         (B, S, C, H, W), of the type of `masks`.
+
+    Raises:
+        ValueError: Shapes do not fit, or the type of `masks` cannot hold `fill`.
     """
+    if masks.dim() != 4:
+        raise ValueError(f"expected masks (B, C, H, W), got {tuple(masks.shape)}")
+    if not _holds(masks.dtype, fill):
+        raise ValueError(f"masks of {masks.dtype} cannot hold the fill {fill}: convert them first, masks.long()")
     matrices = space.matrix(w, (masks.shape[-2], masks.shape[-1]))
-    values = masks if masks.is_floating_point() else masks.float()
-    return warp(values, matrices, "nearest", "zeros", space.align_corners).to(masks.dtype)
+    return warp(masks, matrices, "nearest", "zeros", space.align_corners, float(fill))
+
+
+def valid_region(space: GeometricSpace, w: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which pixels of the views show the image, whatever the padding puts elsewhere.
+
+    Args:
+        space: Of the transforms.
+        w: (B, S, d).
+        size: (H, W) of the images.
+
+    Returns:
+        (B, S, 1, H, W), bool: true where the pixel's centre is read inside the image.
+    """
+    ones = torch.ones(w.shape[0], 1, *size, device=w.device)
+    return warp(ones, space.matrix(w, size), "nearest", "zeros", space.align_corners) > 0
 
 
 def warp_points(space: GeometricSpace, points: Tensor, w: Tensor, size: tuple[int, int]) -> Tensor:
@@ -45,6 +69,15 @@ def warp_points(space: GeometricSpace, points: Tensor, w: Tensor, size: tuple[in
     moves = invert(space.matrix(w, size))
     flat = normalised(points.to(moves), size, space.align_corners)[:, None]
     return pixels(flat @ moves[..., :2].mT + moves[..., None, :, 2], size, space.align_corners)
+
+
+def points_inside(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which points are visible: (...), bool, of points (..., 2) as (x, y) in pixels of an image (H, W).
+
+    A point is inside within half a pixel of the outermost pixel centres, that is on the area of the pixels.
+    """
+    last = points.new_tensor([size[1], size[0]]) - 0.5
+    return ((points >= -0.5) & (points <= last)).all(-1)
 
 
 def warp_boxes(space: GeometricSpace, boxes: Tensor, w: Tensor, size: tuple[int, int], clip: bool = True) -> Tensor:
@@ -75,7 +108,9 @@ def warp_boxes(space: GeometricSpace, boxes: Tensor, w: Tensor, size: tuple[int,
 
 
 def unwarp(space: GeometricSpace, predictions: Tensor, w: Tensor) -> Tensor:
-    """Dense predictions on views, brought back to the frame of the image, to be averaged there.
+    """Dense predictions on views, brought back to the frame of the image.
+
+    Where a pixel is only in part on a view, its value is the mean of the part that is: walls do not darken.
 
     Args:
         space: Of the transforms.
@@ -83,12 +118,47 @@ def unwarp(space: GeometricSpace, predictions: Tensor, w: Tensor) -> Tensor:
         w: (B, S, d), the transforms of the views.
 
     Returns:
-        (B, S, C, H, W); 0 where a view does not show the image.
+        (B, S, C, H, W); 0 where a view does not show the image. `mean_unwarped` averages them.
+
+    Raises:
+        ValueError: Shapes do not fit.
     """
+    back, coverage = _brought_back(space, predictions, w)
+    return torch.where(coverage > _LEAST, back / coverage.clamp_min(_LEAST), 0.0)
+
+
+def mean_unwarped(space: GeometricSpace, predictions: Tensor, w: Tensor, fill: float = 0.0) -> Tensor:
+    """The mean over views of dense predictions, in the frame of the image, each view weighted by what it shows.
+
+    Args:
+        space: Of the transforms.
+        predictions: (B, S, C, H, W), one map per view, such as class probabilities.
+        w: (B, S, d), the transforms of the views.
+        fill: Value of pixels that no view shows.
+
+    Returns:
+        (B, C, H, W).
+
+    Raises:
+        ValueError: Shapes do not fit.
+    """
+    back, coverage = (value.sum(1) for value in _brought_back(space, predictions, w))
+    return torch.where(coverage > _LEAST, back / coverage.clamp_min(_LEAST), fill)
+
+
+def _brought_back(space: GeometricSpace, predictions: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions read back with zeros outside, (B, S, C, H, W), and the share of each pixel seen, (B, S, 1, H, W)."""
+    if predictions.dim() != 5 or w.dim() != 3 or predictions.shape[:2] != w.shape[:2]:
+        raise ValueError(
+            f"expected predictions (B, S, C, H, W) and w (B, S, d), got {tuple(predictions.shape)} and {tuple(w.shape)}"
+        )
     size = (predictions.shape[-2], predictions.shape[-1])
     inverses = invert(space.matrix(w, size)).flatten(0, 1)[:, None]
-    back = warp(predictions.flatten(0, 1), inverses, space.mode, "zeros", space.align_corners)
-    return back[:, 0].unflatten(0, w.shape[:2])
+    flat = predictions.flatten(0, 1)
+    mode = "bilinear" if space.mode == "bicubic" else space.mode  # whose weights of the seen part can be negative
+    both = torch.cat([flat, flat.new_ones(flat.shape[0], 1, *size)], 1)
+    back = warp(both, inverses, mode, "zeros", space.align_corners)[:, 0].unflatten(0, w.shape[:2])
+    return back[:, :, :-1], back[:, :, -1:]
 
 
 def motion_matrices(space: GeometricSpace, w: Tensor, size: tuple[int, int]) -> Tensor:
@@ -109,3 +179,8 @@ def motion_matrices(space: GeometricSpace, w: Tensor, size: tuple[int, int]) -> 
         -2
     )
     return homogeneous(torch.stack([right - origin, down - origin, origin], -1))
+
+
+def _holds(kind: torch.dtype, value: float) -> bool:
+    """Whether a type has this value."""
+    return kind.is_floating_point or torch.tensor(value).to(kind).to(torch.float64).item() == value

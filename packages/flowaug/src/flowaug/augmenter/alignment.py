@@ -78,7 +78,7 @@ def align(
         )
     size = (images.shape[-2], images.shape[-1])
     kind = torch.promote_types(images.dtype, torch.float32)
-    matrices = identity_matrices(images.to(kind), len(images))
+    matrices = identity_matrices(images.to(kind), images.shape[0])
     total, current, means = None, images, []
     for _ in range(steps):
         mean = mean_transform(augmenter.sample(current, n, generator)[0], space.periodic)
@@ -89,5 +89,5 @@ def align(
         else:
             total = step if total is None else total + step
             matrices = space.matrix(wrap_periodic(total, space.periodic), size).to(kind)
-        current = warp(images, matrices[:, None], space.mode, space.padding, space.align_corners)[:, 0]
+        current = warp(images, matrices[:, None], space.mode, space.padding, space.align_corners, space.fill)[:, 0]
     return Alignment(current, matrices, torch.stack(means))

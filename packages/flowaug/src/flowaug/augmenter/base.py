@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from flowaug.augmenter.alignment import align
-from flowaug.spaces import Space
+from flowaug.spaces import Space, check_images
 
 
 class AugOutput(NamedTuple):
@@ -35,9 +35,14 @@ class Augmenter(nn.Module, ABC):
     discrete = False
     """Whether transforms come from a finite set, so that only the score function tells what they are worth."""
 
+    coordinates: Tensor
+
     def __init__(self, space: Space) -> None:
         super().__init__()
         self.space = space
+        names = ",".join(space.names).encode()  # in the state: the weights belong to these coordinates
+        self.register_buffer("coordinates", torch.tensor(list(names), dtype=torch.uint8))
+        self.register_load_state_dict_pre_hook(_check_coordinates)
 
     @abstractmethod
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -61,7 +66,14 @@ class Augmenter(nn.Module, ABC):
         return self.space.warp(x, w)
 
     def forward(self, x: Tensor, n: int = 1, generator: torch.Generator | None = None) -> AugOutput:
-        """n augmented views of every image, with parameters and log-densities."""
+        """n augmented views of every image, with parameters and log-densities.
+
+        Raises:
+            ValueError: x are no images (B, C, H, W) of a floating type, or n is below 1.
+        """
+        check_images(x)
+        if n < 1:
+            raise ValueError(f"n must be >= 1, got {n}")
         w, log_prob = self.sample(x, n, generator)
         return AugOutput(self.warp(x, w), w, log_prob)
 
@@ -70,3 +82,13 @@ class Augmenter(nn.Module, ABC):
         return -self.sample(x, n, generator)[1].mean(-1)
 
     align = align
+
+
+def _check_coordinates(augmenter: Augmenter, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Before a state is loaded: refuse that of other coordinates; a former state names none."""
+    own, key = augmenter.coordinates, f"{prefix}coordinates"
+    held = state.setdefault(key, own)
+    if not torch.equal(held.cpu(), own.cpu()):
+        names = [bytes(value.tolist()).decode(errors="replace") for value in (held.cpu(), own.cpu())]
+        rest[-1].append(f"the state is of an augmenter over {names[0]}, this one is over {names[1]}.")
+        state[key] = own

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flowaug.augmenter.base import Augmenter
 from flowaug.networks.simple_conv import SimpleConv
-from flowaug.spaces import Space
+from flowaug.spaces import Space, check_images
 
 Encoder = Literal["simple"] | nn.Module | None
 
@@ -18,7 +18,7 @@ class Unconditional(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Zeros (B, 1)."""
-        return images.new_zeros(len(images), 1)
+        return images.new_zeros(images.shape[0], 1)
 
 
 def make_encoder(encoder: Encoder, in_channels: int, context_dim: int | None) -> tuple[nn.Module, int]:
@@ -58,3 +58,16 @@ class EncodedAugmenter(Augmenter):
     ) -> None:
         super().__init__(space)
         self.encoder, self.context_dim = make_encoder(encoder, in_channels, context_dim)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Contexts (B, context_dim) of images (B, C, H, W).
+
+        Raises:
+            ValueError: x are no images that the encoder takes, or it gives something else.
+        """
+        check_images(x)
+        context = self.encoder(x)
+        if not isinstance(context, Tensor) or context.shape != (x.shape[0], self.context_dim):
+            given = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
+            raise ValueError(f"the encoder must give (B, context_dim), here (B, {self.context_dim}), it gave {given}")
+        return context

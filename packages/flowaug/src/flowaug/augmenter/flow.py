@@ -43,8 +43,8 @@ class FlowAugmenter(EncodedAugmenter):
 
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `Augmenter.sample`."""
-        return self.flow.sample(self.encoder(x), n, generator)
+        return self.flow.sample(self.encode(x), n, generator)
 
     def log_prob(self, x: Tensor, w: Tensor) -> Tensor:
         """See `Augmenter.log_prob`: the exact density, anywhere in the box."""
-        return self.flow.log_prob(w, self.encoder(x))
+        return self.flow.log_prob(w, self.encode(x))

@@ -38,7 +38,7 @@ class AugerinoAugmenter(Augmenter):
 
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `Augmenter.sample`."""
-        width = self.width.expand(len(x), -1)
+        width = self.width.expand(x.shape[0], -1)
         return draw_uniform(torch.zeros_like(width), width, n, generator)
 
     def log_prob(self, x: Tensor, w: Tensor) -> Tensor:

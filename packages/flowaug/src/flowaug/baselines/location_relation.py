@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowaug.augmenter import Augmenter
+from flowaug.flows.noise import uniform
 from flowaug.spaces import CropSpace
 
 GRIDS = ((16, 0.35), (8, 0.6), (1, 1.0))
@@ -85,7 +86,7 @@ class LocationRelationAugmenter(Augmenter):
         log_mass = self.log_mass(x)
         with torch.no_grad():
             cumulated = log_mass.exp().cumsum(1)
-            u = torch.rand(len(x), n, device=x.device, dtype=cumulated.dtype, generator=generator)
+            u = uniform((x.shape[0], n), cumulated, generator)
             chosen = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True).clamp_max(len(self.table) - 1)
         return self.table[chosen], log_mass.gather(1, chosen)
 

@@ -39,7 +39,7 @@ class MeanFieldAugmenter(EncodedAugmenter):
 
     def ranges(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper ends (B, d) in [-1, 1] of images x."""
-        left, right = torch.sigmoid(self.ends(self.encoder(x))).chunk(2, -1)
+        left, right = torch.sigmoid(self.ends(self.encode(x))).chunk(2, -1)
         return -left, right
 
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ class IdentityAugmenter(Augmenter):
 
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Empty parameters (B, n, 0) and log-densities 0, (B, n)."""
-        return x.new_zeros(len(x), n, 0), x.new_zeros(len(x), n)
+        return x.new_zeros(x.shape[0], n, 0), x.new_zeros(x.shape[0], n)
 
     def log_prob(self, x: Tensor, w: Tensor) -> Tensor:
         """0, (B, S)."""

@@ -10,6 +10,7 @@ from torch.distributions import Gamma, StudentT, kl_divergence
 
 from flowaug.augmenter import EncodedAugmenter, Encoder
 from flowaug.flows.layer import faint_linear
+from flowaug.flows.noise import normal
 from flowaug.spaces import Space
 
 
@@ -51,16 +52,16 @@ class PSTNAugmenter(EncodedAugmenter):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Locations mu(x) and rates b(x), (B, d) each."""
-        mu, log_rate = self.head(self.encoder(x)).chunk(2, -1)
+        mu, log_rate = self.head(self.encode(x)).chunk(2, -1)
         return mu, log_rate.exp()
 
     def sample(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `Augmenter.sample`."""
         mu, rate = (value[:, None] for value in self.posterior(x))
-        size = (len(x), n, self.space.dim)
+        size = (x.shape[0], n, self.space.dim)
         gamma = torch._standard_gamma(torch.full(size, self.shape, dtype=mu.dtype, device=mu.device), generator)
-        noise = torch.randn(size, dtype=mu.dtype, device=mu.device, generator=generator)
-        w = mu + noise * torch.sqrt(rate / gamma)
+        draws = normal(size, mu, generator)
+        w = mu + draws * torch.sqrt(rate / gamma)
         return w, self._density(mu, rate, w)
 
     def log_prob(self, x: Tensor, w: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from robustvision_core.data import ImageSet, resize, rotate_each, to_rgb
 from robustvision_core.data import load as load_set
 from robustvision_core.errors import UserError
 from robustvision_core.run.files import write_json
-from robustvision_core.run.folder import read_config
 from robustvision_core.run.runtime import Runtime, derive_seed
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from flowaug.augmenter import Alignment, Augmenter
 from flowaug.cli import plots
 from flowaug.cli.data import leading
 from flowaug.cli.measures import ordered_batches
-from flowaug.cli.models import can_align, read_run
+from flowaug.cli.models import PROGRAM, can_align, read_run
 from flowaug.cli.options import AlignConfig
 from flowaug.cli.recipes import TrainConfig
 from flowaug.flows.circle import circular_deviation
@@ -28,10 +27,10 @@ from flowaug.warp import rotation_angle
 
 def align(config: AlignConfig) -> None:
     """Align, print the spread before and after, and draw the images."""
-    stored = read_config(config.run, TrainConfig, "flowaug train")
+    stored = config.trained(TrainConfig, PROGRAM)
     folder = pathlib.Path(config.out or config.run)
     with Runtime.session(config.device, stored.precision, stored.seed) as runtime:
-        trained = read_run(config.run, config.which, runtime, config.data_root, config.download)
+        trained = read_run(config, runtime)
         if not can_align(trained.config):
             raise UserError("alignment needs a learned augmenter over affine transforms")
         test = other_set(config, trained.sets.test) if config.data else trained.sets.test

@@ -11,14 +11,13 @@ import torch
 from robustvision_core.data import DeviceBatches, ImageSet
 from robustvision_core.errors import UserError
 from robustvision_core.run.files import write_json
-from robustvision_core.run.folder import read_config
 from robustvision_core.run.runtime import Runtime, derive_seed
 from torch import Tensor
 
 from flowaug.cli import plots
 from flowaug.cli.data import leading
 from flowaug.cli.measures import measure, median_by_class, ordered_batches, over, predictor
-from flowaug.cli.models import Trained, can_align, read_run
+from flowaug.cli.models import PROGRAM, Trained, can_align, read_run
 from flowaug.cli.options import EvaluateConfig
 from flowaug.cli.recipes import TrainConfig
 from flowaug.metrics import Predict, by_class, expected_kl, invariance_width, rotation_curve
@@ -26,12 +25,12 @@ from flowaug.metrics import Predict, by_class, expected_kl, invariance_width, ro
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print the measures, write them to evaluation.json and draw them."""
-    stored = read_config(config.run, TrainConfig, "flowaug train")
+    stored = config.trained(TrainConfig, PROGRAM)
     if config.align and not can_align(stored):
         raise UserError("alignment needs a learned augmenter over affine transforms: leave --align away")
     folder = pathlib.Path(config.out or config.run)
     with Runtime.session(config.device, stored.precision, stored.seed) as runtime:
-        trained = read_run(config.run, config.which, runtime, config.data_root, config.download)
+        trained = read_run(config, runtime)
         if config.views:
             trained.model.n_test = config.views
         found = measure(trained.config, trained.model, trained.sets.test, runtime)

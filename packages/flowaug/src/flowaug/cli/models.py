@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from robustvision_core.data import ImageSet, channel_stats
 from robustvision_core.errors import UserError
-from robustvision_core.run.folder import load_part, read_config
+from robustvision_core.run.options import EvaluateOptions
 from robustvision_core.run.runtime import Runtime
 from torch import nn
 
@@ -30,6 +29,7 @@ from flowaug.networks import SimpleConv, Standardise, build
 from flowaug.objective import EntropyController, PIDEntropyController
 from flowaug.spaces import AffineSpace, CropSpace, Space
 
+PROGRAM = "flowaug train"
 CONTEXT = 32  # numbers that the encoder gives per image, as published
 
 
@@ -103,6 +103,7 @@ def make_flow(config: TrainConfig) -> FlowSpec:
         spread=flow.spread,
         gradient=flow.gradient,
         seed=config.seed,
+        phase=flow.phase,
     )
 
 
@@ -137,17 +138,16 @@ class Trained:
     model: AugmentedClassifier
 
 
-def read_run(folder: str, which: str, runtime: Runtime, data_root: str, download: bool = False) -> Trained:
+def read_run(options: EvaluateOptions, runtime: Runtime) -> Trained:
     """The model of a run folder on the runtime's device, in evaluation mode, with its data.
 
     Raises:
         UserError: The folder holds no run, or its data cannot be had.
     """
-    stored = read_config(folder, TrainConfig, "flowaug train")
-    config = replace(stored, data_root=data_root, download=download, resume=False)
+    config = options.trained(TrainConfig, PROGRAM)
     sets = load(config)
     model = make_model(config, sets.train).to(runtime.device).eval()
-    load_part(model, pathlib.Path(folder) / f"{which}.pt", "model")
+    options.load_into(model, "model")
     return Trained(config, sets, model)
 
 

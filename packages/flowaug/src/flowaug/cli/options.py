@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustvision_core.errors import UserError
+from robustvision_core.run.options import EvaluateOptions
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(EvaluateOptions):
     """Test a trained model: accuracy, accuracy under rotation, widths by class, expected divergence by class."""
 
-    run: str
-    """Run folder that training wrote."""
-    which: str = "checkpoint"
-    """checkpoint (the last epoch) or best (the selected one)."""
     views: int = 0
     """Augmented views per image; 0 takes the run's."""
     images: int = 1000
@@ -27,12 +24,6 @@ class EvaluateConfig:
     """Steps of mean-shift before prediction, for a second curve (10 in the paper); 0 leaves it out."""
     degrees: float = 10.0
     """Largest rotation of the expected divergence: 10 in the paper on CIFAR10-LT, 180 on RotMNIST-LT."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: str = ""
     """Folder for evaluation.json and the pictures; empty takes the run folder."""
 
@@ -41,14 +32,10 @@ class EvaluateConfig:
             raise UserError("views, images, curve, align and degrees must be 0 or more")
 
 
-@dataclass(frozen=True)
-class AlignConfig:
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig(EvaluateOptions):
     """Align test images by mean-shift with the learned distributions."""
 
-    run: str
-    """Run folder that training wrote."""
-    which: str = "checkpoint"
-    """checkpoint (the last epoch) or best (the selected one)."""
     data: str = ""
     """Align the test images of another set, resized to the run's size; empty takes the run's own."""
     images: int = 200
@@ -63,12 +50,6 @@ class AlignConfig:
     """Transforms that each mean is over."""
     compose: Literal["group", "lie"] = "group"
     """How steps add up: group is right for all transforms, lie the paper's."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: str = ""
     """Folder for alignment.json and the picture; empty takes the run folder."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from robustvision_core.data import Batch, DeviceBatches, ImageSet
-from robustvision_core.run.folder import Run, load_checkpoint, load_part
+from robustvision_core.run.folder import Run
 from robustvision_core.run.loop import fit
 from robustvision_core.run.runtime import Runtime, channels_last, derive_seed
 from torch import Tensor, nn
@@ -88,15 +87,13 @@ class Step(nn.Module):
 
 def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test once, and return the run folder."""
-    config = config.settled()
-    with Runtime.session(config.device, config.precision, config.seed) as runtime:
+    config = config.settled().as_begun()
+    with config.session(f"flowaug-{config.data.partition(':')[0]}-{config.augmenter}") as (runtime, run):
         sets = load(config)
         step = Step(make_model(config, sets.train), config, runtime.all_reduce_mean)
-        run = config.open_run(f"flowaug-{config.data.partition(':')[0]}-{config.augmenter}", runtime)
         records = fit_on(config, sets, runtime, run, step)
         if runtime.is_main:
             finish(config, sets, runtime, run, step, records)
-        runtime.barrier()
         return run.folder
 
 
@@ -154,13 +151,11 @@ def finish(
     """Test the last and the selected epoch, and write summary and pictures."""
     summary: dict[str, Any] = {"data": config.data, "augmenter": config.augmenter, "seed": config.seed}
     summary["final"] = measure(config, step.model, sets.test, runtime)
-    if run.best_path.exists():
-        last = {name: value.clone() for name, value in step.model.state_dict().items()}
-        load_part(step.model, run.best_path, "model")
-        summary["selected"] = measure(config, step.model, sets.test, runtime)
-        summary["selected"]["epoch"] = load_checkpoint(run.best_path)["record"]["epoch"]
+    last = {name: value.clone() for name, value in step.model.state_dict().items()}
+    if epoch := run.load_best(step.model, "model"):
+        summary["selected"] = measure(config, step.model, sets.test, runtime) | {"epoch": epoch}
         step.model.load_state_dict(last)
-    run.write_summary(summary | {"config": asdict(config)})
+    run.write_summary(summary)
     plots.training(records, run.plot_path("training"))
     plots.draw_learned(config, step.model, sets.test, runtime, run.plot_path)
     final = 100 * summary["final"]["accuracy"]

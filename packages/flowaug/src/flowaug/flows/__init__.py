@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowaug.flows.bases import ConditionalBase, MixtureBase, StudentTBase, UniformBase
-from flowaug.flows.box import CircularShift, TanhBox
+from flowaug.flows.box import CircularShift, TanhBox, WindingShift
 from flowaug.flows.circle import wrap
 from flowaug.flows.coupling import AffineCoupling, Coupling, SplineCoupling, alternating_sets
 from flowaug.flows.flow import ConditionalFlow, FlowSpec, make_base
@@ -23,6 +23,7 @@ __all__ = [
     "StudentTBase",
     "TanhBox",
     "UniformBase",
+    "WindingShift",
     "alternating_sets",
     "context_terms",
     "implicit_mixture",

@@ -14,6 +14,7 @@ import torch
 from normflows.distributions import BaseDistribution
 from torch import Tensor, nn
 
+from flowaug.flows import noise
 from flowaug.flows.layer import faint_linear, soft_clamp
 from flowaug.flows.mixture import draw_components, implicit_mixture, mixture_log_prob, straight_through_mixture
 from flowaug.flows.uniform import draw_uniform, uniform_log_prob
@@ -183,8 +184,8 @@ class StudentTBase(ConditionalBase):
     def draw(self, context: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `ConditionalBase.draw`."""
         loc, log_scale, freedom = (value[:, None] for value in self._student(context))
-        shape = (len(context), n, self.dim)
-        normal = torch.randn(shape, dtype=loc.dtype, device=loc.device, generator=generator)
+        shape = (context.shape[0], n, self.dim)
+        normal = noise.normal(shape, loc, generator)
         gamma = torch._standard_gamma((freedom / 2).expand(shape), generator)
         t = normal * torch.rsqrt(2 * gamma / freedom)
         return loc + t * torch.exp(log_scale), _student_log_prob(t, log_scale, freedom)

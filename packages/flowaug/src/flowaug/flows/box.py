@@ -1,4 +1,4 @@
-"""What brings the flow's samples into the box [-1, 1]^d: a tanh, and a rotation of the periodic coordinates."""
+"""What brings the flow's samples into the box [-1, 1]^d: a tanh per coordinate, and a phase of the periodic ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from normflows.flows import Flow
 from torch import Tensor
 
 from flowaug.flows.circle import wrap
-from flowaug.flows.layer import ContextLayer
+from flowaug.flows.layer import ContextLayer, faint_linear
 
 
 def tanh_log_derivative(z: Tensor) -> Tensor:
@@ -39,31 +39,60 @@ class TanhBox(Flow):
 
 
 class CircularShift(ContextLayer):
-    """Periodic coordinates rotated by a phase read from the context: a bijection of the circle, log-determinant 0.
+    """Periodic coordinates moved by a phase that is one linear function of the context; log-determinant 0.
 
     The tanh leaves a seam where its ends meet. The phase puts that seam wherever the image needs no density, instead
-    of always at ±1.
+    of always at ±1. A linear phase cannot wind: along a closed path of images it comes back to where it began, so no
+    pose can follow an image all the way round the circle. `WindingShift` can.
+
+    Args:
+        periodic: Per coordinate, whether it is.
+        context_dim: Size of the context.
+        readouts: Linear functions of the context per periodic coordinate.
+    """
+
+    places: Tensor
+    periodic: Tensor
+
+    def __init__(self, periodic: Sequence[bool], context_dim: int, readouts: int = 1) -> None:
+        count = sum(periodic)
+        super().__init__(context_dim, readouts * count)
+        self.context = faint_linear(context_dim, readouts * count)
+        places = torch.zeros(count, len(periodic))
+        places[torch.arange(count), [k for k, circular in enumerate(periodic) if circular]] = 1
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("periodic", torch.tensor(list(periodic)), persistent=False)
+
+    def phases(self, term: Tensor) -> Tensor:
+        """Phases (..., periodic coordinates), in half circles, of the context term (..., features)."""
+        return term
+
+    def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """w (..., d) moved by the phases of the context term (..., features)."""
+        phases = self.phases(term) @ self.places
+        moved = torch.where(self.periodic, wrap(z - phases if inverse else z + phases), z)
+        return moved, torch.zeros_like(moved[..., 0])
+
+
+class WindingShift(CircularShift):
+    r"""Periodic coordinates moved by the angle of two linear functions of the context; log-determinant 0.
+
+    $\phi = \mathrm{atan2}(a, b) / \pi$ follows an image round the whole circle without a tear: where the context goes
+    once about the origin of (a, b), so does the phase. The phase does not see the length of (a, b), which starts small
+    for that reason, at a = 0, b = 0.01: all phases are close to 0, and a few steps of Adam bring them anywhere.
 
     Args:
         periodic: Per coordinate, whether it is.
         context_dim: Size of the context.
     """
 
-    places: Tensor
-    periodic: Tensor
-
     def __init__(self, periodic: Sequence[bool], context_dim: int) -> None:
-        super().__init__(context_dim, sum(periodic))
+        super().__init__(periodic, context_dim, readouts=2)
         with torch.no_grad():
-            self.context.weight.mul_(0.01)
-            self.context.bias.zero_()
-        places = torch.zeros(sum(periodic), len(periodic))
-        places[torch.arange(sum(periodic)), [k for k, circular in enumerate(periodic) if circular]] = 1
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("periodic", torch.tensor(list(periodic)), persistent=False)
+            self.context.weight.mul_(0.1)
+            self.context.bias[sum(periodic) :] = 0.01
 
-    def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """w (..., d) moved by the phases (..., periodic coordinates)."""
-        phases = term @ self.places
-        moved = torch.where(self.periodic, wrap(z - phases if inverse else z + phases), z)
-        return moved, torch.zeros_like(moved[..., 0])
+    def phases(self, term: Tensor) -> Tensor:
+        """See `CircularShift.phases`."""
+        sine, cosine = term.chunk(2, -1)
+        return torch.atan2(sine, cosine) / math.pi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ class Coupling(ContextLayer):
     """
 
     kept: Tensor
+    moved: Tensor
 
     def __init__(self, dim: int, context_dim: int, moved: Sequence[int], width: int, parameters: int) -> None:
         super().__init__(context_dim, width)
@@ -38,6 +40,21 @@ class Coupling(ContextLayer):
         self.inner = nn.Linear(len(kept), width, bias=False) if kept else None
         self.outer = faint_linear(width, len(moved) * parameters)  # near the identity at first
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
+        self.register_buffer("moved", torch.tensor(list(moved)))  # in the state: the weights belong to these
+        self.register_load_state_dict_pre_hook(_hand_structure)
+
+    def take_structure(self, moved: Tensor) -> None:
+        """Move the coordinates `moved` from now on, as many as before."""
+        self.moved.copy_(moved)
+        rest = [k for k in range(len(self.kept) + len(self.moved)) if k not in self.moved.tolist()]
+        self.kept.copy_(torch.tensor(rest, dtype=torch.long))
+
+
+def _hand_structure(layer: Coupling, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Before a state is loaded: the coordinates that it moves become the layer's; a former state names none."""
+    held = state.setdefault(f"{prefix}moved", layer.moved)
+    if held.shape == layer.moved.shape:
+        layer.take_structure(held)
 
 
 class AffineCoupling(Coupling):
@@ -51,8 +68,12 @@ class AffineCoupling(Coupling):
 
     def __init__(self, dim: int, context_dim: int, moved: Sequence[int], width: int = 64) -> None:
         super().__init__(dim, context_dim, moved, width, 2)
-        places = torch.tensor(moved)
-        self.register_buffer("rows", torch.cat([places, places + dim]), persistent=False)
+        self.register_buffer("rows", torch.cat([self.moved, self.moved + dim]), persistent=False)
+
+    def take_structure(self, moved: Tensor) -> None:
+        """See `Coupling.take_structure`."""
+        super().take_structure(moved)
+        self.rows.copy_(torch.cat([self.moved, self.moved + len(self.kept) + len(self.moved)]))
 
     def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """z (..., d) given the context term (..., width); see `ContextLayer.transform`."""
@@ -85,7 +106,6 @@ class SplineCoupling(Coupling):
         bound: Where the splines end.
     """
 
-    moved: Tensor
     order: Tensor
 
     def __init__(
@@ -99,12 +119,15 @@ class SplineCoupling(Coupling):
     ) -> None:
         super().__init__(dim, context_dim, moved, width, 3 * bins - 1)
         self.bins, self.bound = bins, bound
-        places = torch.tensor(moved)
-        self.register_buffer("moved", places, persistent=False)
-        self.register_buffer("order", torch.cat([self.kept, places]).argsort(), persistent=False)
+        self.register_buffer("order", torch.cat([self.kept, self.moved]).argsort(), persistent=False)
         with torch.no_grad():  # derivatives of 1 at the inner knots: the identity
             one = torch.log(torch.expm1(torch.tensor(1 - 1e-3)))
             self.outer.bias.unflatten(0, (-1, 3 * bins - 1))[:, 2 * bins :] = one
+
+    def take_structure(self, moved: Tensor) -> None:
+        """See `Coupling.take_structure`."""
+        super().take_structure(moved)
+        self.order.copy_(torch.cat([self.kept, self.moved]).argsort())
 
     def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """z (..., d) given the context term (..., width); see `ContextLayer.transform`."""

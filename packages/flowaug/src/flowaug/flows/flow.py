@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from flowaug.flows.bases import ConditionalBase, MixtureBase, StudentTBase, UniformBase, WeightGradient
-from flowaug.flows.box import CircularShift, TanhBox
+from flowaug.flows.box import CircularShift, TanhBox, WindingShift
 from flowaug.flows.coupling import AffineCoupling, SplineCoupling, alternating_sets
 from flowaug.flows.layer import ContextLayer, context_terms
+
+Phase = Literal["atan2", "linear"]
+
+SHIFTS: dict[Phase, type[CircularShift]] = {"atan2": WindingShift, "linear": CircularShift}
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class FlowSpec:
         spread: Initial locations of the mixture are uniform in (-spread, spread).
         gradient: Of the mixture's weights: implicit (unbiased) or straight_through (published, biased).
         seed: Of the couplings' random halves.
+        phase: Of periodic coordinates given the context: atan2 of two linear functions follows an image round the whole
+            circle; linear, the former one, does not.
 
     Raises:
         ValueError: An option is unknown or out of range.
@@ -45,6 +52,7 @@ class FlowSpec:
     spread: float = 0.2
     gradient: WeightGradient = "implicit"
     seed: int = 0
+    phase: Phase = "atan2"
 
     def __post_init__(self) -> None:
         choices = {
@@ -52,6 +60,7 @@ class FlowSpec:
             "coupling": ("affine", "rqs"),
             "box": ("tanh", None),
             "gradient": ("implicit", "straight_through"),
+            "phase": ("atan2", "linear"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -61,6 +70,8 @@ class FlowSpec:
                 "expected layers >= 0, width >= 1 and components >= 1, "
                 f"got {self.layers}, {self.width} and {self.components}"
             )
+        if not (math.isfinite(self.scale) and self.scale > 0 and 0 <= self.spread < math.inf):
+            raise ValueError(f"expected scale > 0 and spread >= 0, got {self.scale} and {self.spread}")
 
 
 class ConditionalFlow(nn.Module):
@@ -79,18 +90,33 @@ class ConditionalFlow(nn.Module):
         periodic: Per coordinate, whether -1 and 1 are the same; none where there is no box.
     """
 
+    circles: Tensor
+
     def __init__(self, dim: int, context_dim: int, spec: FlowSpec, periodic: Sequence[bool] | None = None) -> None:
         super().__init__()
         if dim < 1 or context_dim < 1:
             raise ValueError(f"expected dim >= 1 and context_dim >= 1, got {dim} and {context_dim}")
+        if periodic is not None and len(periodic) != dim:
+            raise ValueError(f"expected one entry of periodic per coordinate, {dim}, got {len(periodic)}")
         self.dim, self.spec = dim, spec
         self.base = make_base(dim, context_dim, spec)
         sets = alternating_sets(dim, spec.layers, torch.Generator().manual_seed(spec.seed))
         kind = AffineCoupling if spec.coupling == "affine" else SplineCoupling
         self.layers = nn.ModuleList(kind(dim, context_dim, moved, spec.width) for moved in sets)
         self.box = TanhBox() if spec.box == "tanh" else None
-        circles = self.box is not None and periodic is not None and any(periodic)
-        self.shift = CircularShift(periodic or (), context_dim) if circles else None
+        circles = list(periodic) if self.box is not None and periodic is not None else [False] * dim
+        self.shift = SHIFTS[spec.phase](circles, context_dim) if any(circles) else None
+        self.register_buffer("bounded", torch.tensor(self.box is not None))
+        self.register_buffer("circles", torch.tensor(circles))
+        self.register_load_state_dict_pre_hook(_check_structure)
+
+    def take_phase(self, phase: Phase) -> None:
+        """Give the periodic coordinates a phase of another form. Its parameters are new: make optimizers afterwards."""
+        if self.shift is None:
+            return
+        weight = self.shift.context.weight
+        self.spec = replace(self.spec, phase=phase)
+        self.shift = SHIFTS[phase](self.circles.tolist(), weight.shape[1]).to(weight)
 
     def _terms(self, context: Tensor) -> tuple[list[tuple[ContextLayer, Tensor]], Tensor | None]:
         """Every coupling with its context term, and the phases of the shift where there is one."""
@@ -139,8 +165,8 @@ class ConditionalFlow(nn.Module):
         Raises:
             ValueError: Shapes do not fit.
         """
-        if w.dim() != 3 or len(w) != len(context) or w.shape[-1] != self.dim:
-            raise ValueError(f"expected w ({len(context)}, n, {self.dim}), got {tuple(w.shape)}")
+        if w.dim() != 3 or w.shape[0] != context.shape[0] or w.shape[-1] != self.dim:
+            raise ValueError(f"expected w ({context.shape[0]}, n, {self.dim}), got {tuple(w.shape)}")
         with torch.autocast(context.device.type, enabled=False):
             context = context.to(self.base.free.dtype)[:, None]
             z = w.to(context.dtype)
@@ -157,6 +183,19 @@ class ConditionalFlow(nn.Module):
                 z, log_det = layer.transform(z, term, inverse=True)
                 total = total + log_det
             return total + self.base.log_prob(z, context)
+
+
+def _check_structure(flow: ConditionalFlow, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Before a state is loaded: refuse that of a flow on another space, take the form of its phase."""
+    errors: list[str] = rest[-1]
+    for name, meaning in (("bounded", "a box"), ("circles", "periodic coordinates")):
+        own = getattr(flow, name)
+        held = state.setdefault(f"{prefix}{name}", own)
+        if held.shape == own.shape and not torch.equal(held.to(own), own):
+            errors.append(f"the state is of a flow with {meaning}: {held.tolist()}, this one has {own.tolist()}.")
+    weight = state.get(f"{prefix}shift.context.weight")
+    if flow.shift is not None and weight is not None and len(weight) != flow.shift.context.out_features:
+        flow.take_phase("linear" if flow.spec.phase == "atan2" else "atan2")
 
 
 def make_base(dim: int, context_dim: int, spec: FlowSpec) -> ConditionalBase:

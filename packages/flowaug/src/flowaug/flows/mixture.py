@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from flowaug.flows import noise
+
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -29,12 +31,11 @@ def draw_components(
     The component is found in the cumulated weights, which waits for no device, as `torch.multinomial` may.
     """
     B, K = log_weights.shape
-    options = {"dtype": loc.dtype, "device": loc.device, "generator": generator}
     cumulated = log_weights.exp().cumsum(-1)
-    u = torch.rand(B, n, **options) * cumulated[:, -1:]
+    u = noise.uniform((B, n), loc, generator) * cumulated[:, -1:]
     chosen = torch.searchsorted(cumulated, u, right=True).clamp_max(K - 1)[..., None].expand(-1, -1, loc.shape[-1])
-    noise = torch.randn(B, n, loc.shape[-1], **options)
-    return loc.gather(1, chosen) + noise * torch.exp(log_scale.gather(1, chosen))
+    normal = noise.normal((B, n, loc.shape[-1]), loc, generator)
+    return loc.gather(1, chosen) + normal * torch.exp(log_scale.gather(1, chosen))
 
 
 def implicit_mixture(z: Tensor, log_weights: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
@@ -74,11 +75,10 @@ def straight_through_mixture(
     The gradient is exact for the components drawn and **biased** for the weights.
     """
     B, _, K = log_weights.shape
-    options = {"dtype": loc.dtype, "device": loc.device, "generator": generator}
     tiny = torch.finfo(loc.dtype).tiny
-    gumbel = -torch.log((-torch.log(torch.rand(B, n, K, **options).clamp_min(tiny))).clamp_min(tiny))
+    gumbel = -torch.log((-torch.log(noise.uniform((B, n, K), loc, generator).clamp_min(tiny))).clamp_min(tiny))
     soft = ((log_weights + gumbel) / temperature).softmax(-1)
     hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
     chosen = hard + soft - soft.detach()
-    noise = torch.randn(B, n, 1, loc.shape[-1], **options)
-    return (chosen[..., None] * (loc + noise * torch.exp(log_scale))).sum(-2)
+    normal = noise.normal((B, n, 1, loc.shape[-1]), loc, generator)
+    return (chosen[..., None] * (loc + normal * torch.exp(log_scale))).sum(-2)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowaug.flows.noise import uniform
+
 
 def draw_uniform(
     centre: Tensor, width: Tensor, n: int, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """n samples (B, n, d) of boxes with centres and sides (B, d), with gradient, and their log-densities (B, n)."""
-    shape = (len(centre), n, centre.shape[-1])
-    u = torch.rand(shape, dtype=centre.dtype, device=centre.device, generator=generator) - 0.5
+    shape = (centre.shape[0], n, centre.shape[-1])
+    u = uniform(shape, centre, generator) - 0.5
     return centre[:, None] + u * width[:, None], -width.log().sum(-1, keepdim=True).expand(shape[:2])
 
 

@@ -21,6 +21,7 @@ class SimpleConv(nn.Module):
 
     def __init__(self, channels: int = 3, outputs: int = 32, width: int = 8) -> None:
         super().__init__()
+        self.channels = channels
         sizes = [channels, width, 2 * width, 4 * width, 8 * width]
         layers: list[nn.Module] = []
         for stage in range(4):
@@ -31,5 +32,19 @@ class SimpleConv(nn.Module):
         self.head = nn.Linear(8 * width, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, outputs)."""
+        """(B, outputs).
+
+        Raises:
+            ValueError: Images have other channels, or fewer than 8 pixels a side.
+        """
+        if images.shape[1] != self.channels:
+            raise ValueError(
+                f"expected images of {self.channels} channels, got {tuple(images.shape)}: give the number of channels "
+                "(in_channels) where the network is made"
+            )
+        if min(images.shape[-2:]) < 8:
+            raise ValueError(
+                f"expected images of at least 8x8 pixels, got {tuple(images.shape)}: the network halves them three "
+                "times; enlarge them or give an encoder of your own"
+            )
         return self.head(self.features(images))

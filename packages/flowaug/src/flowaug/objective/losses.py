@@ -49,19 +49,35 @@ def classifier_loss(logits: Tensor, targets: Tensor, aggregate: Aggregate = "ce_
     Raises:
         ValueError: Shapes do not fit or the aggregate is unknown.
     """
-    if logits.dim() != 3 or len(logits) != len(targets):
+    check_aggregate(aggregate)
+    if logits.dim() != 3 or targets.dim() not in (1, 2) or logits.shape[0] != targets.shape[0]:
         raise ValueError(
             f"expected logits (B, S, K) and targets (B,) or (B, K), got {tuple(logits.shape)}, {tuple(targets.shape)}"
         )
+    if targets.dim() == 1 and (targets.is_floating_point() or targets.dtype == torch.bool):
+        raise ValueError(f"class indices (B,) must be whole numbers, got {targets.dtype}: convert them, y.long()")
+    if targets.dim() == 2 and targets.shape[1] != logits.shape[2]:
+        raise ValueError(f"expected probabilities (B, {logits.shape[2]}), got {tuple(targets.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = targets.long() if targets.dim() == 1 else targets
     if aggregate == "ce_mean":  # linear in the log-probabilities: one mean before the loss
         return F.nll_loss(mean_views(logits), targets) if targets.dim() == 1 else _soft(mean_views(logits), targets)
     if aggregate == "prob_mean":
         log_p = mean_log_probability(logits)
         return F.nll_loss(log_p, targets) if targets.dim() == 1 else _soft(log_p, targets)
-    if aggregate == "logit_mean":
-        return F.cross_entropy(logits.mean(1), targets)
-    raise ValueError(f"aggregate must be one of {', '.join(AGGREGATES)}, got {aggregate!r}")
+    return F.cross_entropy(logits.mean(1), targets)
+
+
+def check_aggregate(aggregate: str) -> None:
+    """Raise ValueError unless it is one of `AGGREGATES`."""
+    if aggregate not in AGGREGATES:
+        raise ValueError(f"aggregate must be one of {', '.join(AGGREGATES)}, got {aggregate!r}")
+
+
+def check_alpha(alpha: float | Tensor) -> None:
+    """Raise ValueError for a price below 0, which would pay for a collapse without end. Tensors are not looked at."""
+    if not isinstance(alpha, Tensor) and not 0 <= alpha < math.inf:
+        raise ValueError(f"alpha must be finite and 0 or more, got {alpha}")
 
 
 def mean_views(logits: Tensor) -> Tensor:
@@ -95,8 +111,9 @@ def flow_aug_loss(
         Total, cross-entropy and entropy.
 
     Raises:
-        ValueError: Shapes do not fit.
+        ValueError: Shapes do not fit, or alpha is below 0.
     """
+    check_alpha(alpha)
     if log_prob.shape != logits.shape[:2]:
         raise ValueError(f"expected log_prob {tuple(logits.shape[:2])}, got {tuple(log_prob.shape)}")
     ce = classifier_loss(logits, targets, aggregate)

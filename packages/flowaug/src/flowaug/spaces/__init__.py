@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowaug.spaces.affine import FREE_ENTRIES, GENERATORS, ROTATION_DISCOVERY, AffineSpace
-from flowaug.spaces.base import GeometricSpace, Space
+from flowaug.spaces.base import GeometricSpace, Space, check_images
 from flowaug.spaces.color import ColorSpace
 from flowaug.spaces.crop import CropSpace
 from flowaug.spaces.exponential import affine_exponential
@@ -18,4 +18,5 @@ __all__ = [
     "GeometricSpace",
     "Space",
     "affine_exponential",
+    "check_images",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowaug.spaces.base import Coordinates, check_parameters
 from flowaug.spaces.exponential import affine_exponential
-from flowaug.warp import Mode, Padding, warp
+from flowaug.warp import Fill, Mode, Padding, check_reading, checked_fill, warp
 
 GENERATORS: dict[str, tuple[float, ...]] = {
     "tx": (0, 0, 1, 0, 0, 0),
@@ -53,9 +53,10 @@ class AffineSpace(Coordinates):
         padding: Outside the image: zeros, border or reflection.
         mode: bilinear, nearest or bicubic.
         align_corners: As in `grid_sample`.
+        fill: What stands outside the image with padding zeros: one number, or one per channel.
 
     Raises:
-        ValueError: A coordinate is unknown or named twice, or a range is wrong.
+        ValueError: Mode, padding or fill is wrong, a coordinate is unknown or named twice, or a range is wrong.
     """
 
     dims: tuple[str, ...] = ("tx", "ty", "rot", "scale", "stretch", "shear")
@@ -65,12 +66,15 @@ class AffineSpace(Coordinates):
     padding: Padding = "zeros"
     mode: Mode = "bilinear"
     align_corners: bool = True
+    fill: Fill = 0.0
 
     def __post_init__(self) -> None:
         self.check_dims(GENERATORS)
+        check_reading(self.mode, self.padding)
+        object.__setattr__(self, "fill", checked_fill(self.fill, self.padding))
         if not 0 < self.rot_max <= math.pi:
             raise ValueError(f"rot_max must be in (0, pi], got {self.rot_max}")
-        if self.trans_scale <= 0 or self.linear_scale <= 0:
+        if not (0 < self.trans_scale < math.inf and 0 < self.linear_scale < math.inf):
             raise ValueError(f"scales must be positive, got {self.trans_scale} and {self.linear_scale}")
 
     @property
@@ -92,7 +96,8 @@ class AffineSpace(Coordinates):
         check_parameters(w, self.dims)
         kind = torch.promote_types(w.dtype, torch.float32)
         with torch.autocast(w.device.type, enabled=False):
-            return (w.to(kind) @ _basis(self, size, kind, w.device)).unflatten(-1, (2, 3))
+            make = _make_basis if torch.compiler.is_compiling() else _basis  # no traced tensor may be kept
+            return (w.to(kind) @ make(self, size, kind, w.device)).unflatten(-1, (2, 3))
 
     def matrix(self, w: Tensor, size: tuple[int, int]) -> Tensor:
         """Sampling matrices (..., 2, 3) of w (..., d) for images (H, W).
@@ -105,13 +110,12 @@ class AffineSpace(Coordinates):
     def warp(self, images: Tensor, w: Tensor) -> Tensor:
         """Images (B, C, H, W) under w (B, S, d), as (B, S, C, H, W)."""
         size = (images.shape[-2], images.shape[-1])
-        return warp(images, self.matrix(w, size), self.mode, self.padding, self.align_corners)
+        return warp(images, self.matrix(w, size), self.mode, self.padding, self.align_corners, self.fill)
 
 
-@functools.lru_cache(maxsize=64)
-def _basis(space: AffineSpace, size: tuple[int, int], kind: torch.dtype, device: torch.device) -> Tensor:
-    """Scaled generators, one row each (d, 6), kept so that a step copies nothing to the device."""
-    halves = [extent - 1 if space.align_corners else extent for extent in size]
+def _make_basis(space: AffineSpace, size: tuple[int, int], kind: torch.dtype, device: torch.device) -> Tensor:
+    """Scaled generators, one row each (d, 6)."""
+    halves = [max(extent - 1, 1) if space.align_corners else extent for extent in size]
     aspect = halves[0] / halves[1]
     correction = (1.0, aspect, 1.0, 1 / aspect, 1.0, 1.0)
     rows = [
@@ -120,3 +124,6 @@ def _basis(space: AffineSpace, size: tuple[int, int], kind: torch.dtype, device:
     ]
     with torch.inference_mode(False):  # what an inference call leaves here must serve training too
         return torch.tensor(rows, dtype=kind, device=device)
+
+
+_basis = functools.lru_cache(maxsize=64)(_make_basis)  # a step then copies nothing to the device

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from flowaug.warp import Mode, Padding
+from flowaug.warp import Fill, Mode, Padding
 
 
 class Space(Protocol):
@@ -69,6 +69,11 @@ class GeometricSpace(Space, Protocol):
         ...
 
     @property
+    def fill(self) -> Fill:
+        """Value outside the image with padding zeros."""
+        ...
+
+    @property
     def align_corners(self) -> bool:
         """The convention of the corners, as in `grid_sample`."""
         ...
@@ -84,3 +89,13 @@ def check_parameters(w: Tensor, names: tuple[str, ...]) -> None:
         raise ValueError(
             f"expected parameters (..., {len(names)}) for the coordinates {', '.join(names)}, got {tuple(w.shape)}"
         )
+
+
+def check_images(x: Tensor) -> None:
+    """Raise ValueError, saying what to do, unless x are images (B, C, H, W) of a floating type."""
+    if x.dim() == 3:
+        raise ValueError(f"expected images (B, C, H, W), got one of {tuple(x.shape)}: add a batch, x[None]")
+    if x.dim() != 4:
+        raise ValueError(f"expected images (B, C, H, W), got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"expected images of a floating type, got {x.dtype}: convert them, x.float() / 255 for bytes")

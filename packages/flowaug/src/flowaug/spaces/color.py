@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowaug.spaces.base import Coordinates, check_parameters
+from flowaug.spaces.base import Coordinates, check_images, check_parameters
 
 COLORS = ("brightness", "contrast", "saturation", "hue")
 
@@ -39,7 +39,7 @@ class ColorSpace(Coordinates):
 
     def __post_init__(self) -> None:
         self.check_dims(COLORS)
-        if self.strength <= 0 or not 0 < self.hue_max <= 1:
+        if not 0 < self.strength < math.inf or not 0 < self.hue_max <= 1:
             raise ValueError(f"expected strength > 0 and hue_max in (0, 1], got {self.strength} and {self.hue_max}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: give both or neither")
@@ -56,6 +56,7 @@ class ColorSpace(Coordinates):
             ValueError: Saturation or hue of images that are not RGB.
         """
         check_parameters(w, self.dims)
+        check_images(images)
         if images.shape[1] != 3 and {"saturation", "hue"} & set(self.dims):
             raise ValueError(f"saturation and hue need RGB images (B, 3, H, W), got {tuple(images.shape)}")
         views = images[:, None].expand(-1, w.shape[1], -1, -1, -1).flatten(0, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowaug.spaces.base import check_parameters
-from flowaug.warp import Mode, Padding, warp
+from flowaug.warp import Mode, Padding, check_reading, warp
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CropSpace:
         align_corners: As in `grid_sample`.
 
     Raises:
-        ValueError: `smallest` is not in (0, 1).
+        ValueError: `smallest` is not in (0, 1), mode or padding unknown.
     """
 
     smallest: float = 0.25
@@ -38,7 +38,10 @@ class CropSpace:
     dim = 4
     periodic = (False, False, False, False)
 
+    fill = 0.0
+
     def __post_init__(self) -> None:
+        check_reading(self.mode, self.padding)
         if not 0 < self.smallest < 1:
             raise ValueError(f"smallest must be in (0, 1), got {self.smallest}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -29,7 +31,7 @@ NETWORKS = ("fixup_resnet8", "layer13", "lenet", "mlp", "preact_resnet18", "simp
 GROUPS = {
     "images": ("degrees", "modes", "rho", "train_size", "val_size"),
     "space": ("dims", "trans_scale", "linear_scale", "padding"),
-    "flow": ("layers", "width", "components", "base", "start_scale", "spread", "gradient"),
+    "flow": ("layers", "width", "components", "base", "start_scale", "spread", "gradient", "phase"),
     "objective": (
         "alpha",
         "penalty",
@@ -56,8 +58,6 @@ class TrainConfig(RunOptions):
     data: str = "sprites"
     """Data set: sprites, digits, mnist, fashion-mnist, mnist-01569, rot-mnist-lt, cifar-10, cifar-10-lt, cifar-100,
     tiny-imagenet, npz:PATH, folder:PATH."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
     augmenter: str = "flow"
     """flow, augerino, instaaug, instaaug-lrp, pstn, randaugment, trivialaugment or none."""
     network: str = "simple_conv8"
@@ -126,3 +126,17 @@ class TrainConfig(RunOptions):
         parts = [vars(part) for part in (own, self.images) if part is not None]
         chosen = {name: value for part in parts for name, value in part.items() if value is not None}
         return replace(self, images=ImageOptions(**(sizes | chosen)))
+
+    def as_begun(self) -> TrainConfig:
+        """A copy with the former phase where the run to go on with was begun before there was a choice."""
+        former = self.resume and _began_before_phases(pathlib.Path(self.out))
+        return self.changed(phase="linear") if former else self
+
+
+def _began_before_phases(folder: pathlib.Path) -> bool:
+    """Whether a folder holds a run whose configuration names no phase. What cannot be read is left to who reads it."""
+    try:
+        held = json.loads((folder / "config.json").read_text())
+        return "phase" not in held.get("flow", held)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return False

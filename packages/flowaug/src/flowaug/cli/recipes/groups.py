@@ -66,6 +66,9 @@ class FlowOptions:
     """Initial locations of the mixture are uniform in (-spread, spread)."""
     gradient: Literal["implicit", "straight_through"] = "implicit"
     """Of the mixture's weights; the published one is straight_through, which is biased."""
+    phase: Literal["atan2", "linear"] = "linear"
+    """Of a rotation given the image: atan2 (in all presets) follows it round the whole circle; linear, which runs of
+    before the option have, does not."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from flowaug.cli.recipes.groups import ImageOptions
 from flowaug.cli.recipes.published import CIFAR, LENET
 
 QUICK = TrainConfig().changed(
+    phase="atan2",
     dims=("tx", "ty", "rot"),
     layers=4,
     width=32,
@@ -69,6 +70,7 @@ _PRESETS = (
     # InstaAug's schedule; the code of the paper's own row is not published
     TrainConfig().changed(
         preset="tiny-imagenet",
+        phase="atan2",
         data="tiny-imagenet",
         network="preact_resnet18",
         space="crop",

@@ -8,6 +8,7 @@ from flowaug.cli.recipes.groups import ImageOptions
 
 TOY = TrainConfig().changed(
     preset="sprites-45-paper",
+    phase="atan2",
     dims=("tx", "ty", "rot"),
     layers=4,
     base="uniform",
@@ -23,6 +24,7 @@ TOY = TrainConfig().changed(
 )
 LENET = TrainConfig().changed(
     preset="mnist-paper",
+    phase="atan2",
     data="mnist",
     network="lenet",
     trans_scale=1.0,
@@ -40,6 +42,7 @@ LENET = TrainConfig().changed(
 )
 CIFAR = TrainConfig().changed(
     preset="cifar10-paper",
+    phase="atan2",
     data="cifar-10",
     network="fixup_resnet8",
     width=32,
