@@ -106,13 +106,12 @@ def test_matrices_of_cleanlab_are_transition_matrices() -> None:
     count = pytest.importorskip("cleanlab.count")
     x, y = blobs(3000)
     noisy = torch.where(torch.rand(len(y), generator=torch.Generator().manual_seed(2)) < 0.3, (y + 1) % 3, y)
-    distance = torch.cdist(
-        x, 3 * torch.stack([torch.tensor([1.0, -0.5, -0.5]), torch.tensor([0, 0.75**0.5, -(0.75**0.5)])], 1)
-    )
+    angle = torch.arange(3) * (2 * torch.pi / 3)
+    distance = torch.cdist(x, 3 * torch.stack([angle.cos(), angle.sin()], 1))
     probabilities = (-0.5 * distance.square()).softmax(1)
     true = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.7, 0.3], [0.3, 0.0, 0.7]])
     posterior = probabilities @ true
-    _, noise, _ = count.estimate_py_and_noise_matrices_from_probabilities(noisy.numpy(), posterior.numpy())
+    _, noise, *_ = count.estimate_py_and_noise_matrices_from_probabilities(noisy.numpy(), posterior.numpy())
     transition = from_cleanlab(torch.from_numpy(np.asarray(noise)))
     assert torch.allclose(transition.sum(1), torch.ones(3, dtype=transition.dtype), atol=1e-6)
     assert float((transition - true).abs().max()) < 0.1
