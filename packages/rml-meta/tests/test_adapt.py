@@ -283,15 +283,15 @@ def test_recompute_keeps_autocast() -> None:
     assert seen == [torch.bfloat16] * 4
 
 
-def test_recompute_refuses_what_it_cannot_do() -> None:
-    model = nn.Sequential(nn.Linear(8, 6), nn.Dropout(0.5), nn.Linear(6, 3)).double()
-    sx, sy, *_ = task()
-    with pytest.raises(ValueError, match="1 drops out at random"):
-        adapt(model, sx, sy, steps=1, lr=0.1, backend="recompute")
-    model.eval()
-    adapt(model, sx, sy, steps=1, lr=0.1, backend="recompute")
-    with pytest.raises(ValueError, match="support inputs"):
-        adapt(model, sx.clone().requires_grad_(), sy, steps=1, lr=0.1, backend="recompute")
+@pytest.mark.parametrize("backend", ["recompute", "compiled"])
+def test_backends_that_compute_again_refuse_a_support_set_that_needs_a_gradient(backend: str) -> None:
+    model = nn.Linear(8, 3).double()
+    x, y, *_ = task()
+    with pytest.raises(ValueError, match="no gradient of the support inputs"):
+        adapt(model, x.clone().requires_grad_(), y, steps=1, lr=0.1, backend=backend)
+    soft = F.one_hot(y, 3).double().requires_grad_()
+    with pytest.raises(ValueError, match="no gradient of the support targets"):
+        adapt(model, x, soft, steps=1, lr=0.1, backend=backend, loss_fn=nn.CrossEntropyLoss())
 
 
 @pytest.mark.parametrize("backend", ["loop", *EAGER])

@@ -12,6 +12,7 @@ from rml_meta.adaptation.compiled import adapt_compiled
 from rml_meta.adaptation.norms import support_buffers
 from rml_meta.environments import ColourEnvironments
 from rml_meta.evaluation import FeatureCache
+from rml_meta.methods.embedding import ClassMeans
 from rml_meta.methods.meta_lstm import MetaCell
 from torch import Tensor, nn
 
@@ -64,7 +65,7 @@ def test_update_rule_ignores_autocast() -> None:
 
 def test_nan_is_no_answer() -> None:
     class Broken(ProtoNet):
-        def compare(self, state: Tensor, features: Tensor) -> Tensor:
+        def compare(self, state: ClassMeans, features: Tensor) -> Tensor:
             return super().compare(state, features) * torch.nan
 
     y = torch.arange(3)

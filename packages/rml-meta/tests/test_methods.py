@@ -223,7 +223,7 @@ def test_reptile_direction() -> None:
     e = episodes(2, 2)
     model = small()
     make = functools.partial(torch.optim.Adam, lr=0.01, betas=(0.0, 0.999))
-    method = Reptile(model, 3, inner_batch=None, inner_optimizer=make)
+    method = Reptile(model, 3, inner_batch=None, inner_optimizer=make, carry=False)
     method(e).backward()
     ends, losses = [], []
     for t in each_task(e):
@@ -335,6 +335,10 @@ def test_meta_lstm_learns_rule_and_start_with_constant_gradients() -> None:
         (lambda: Baseline(nn.Identity(), 5, 0), "must be positive"),
         (lambda: Reptile(small(), 0), "must be positive, got 0"),
         (lambda: MetaLSTM(small(), 0), "inner_steps must be positive"),
+        (lambda: MetaLSTM(small(), hidden=0), "and hidden too, got 12 and 0"),
+        (lambda: ProtoNet(small(), scale=-1.0), "scale must be positive, got -1.0"),
+        (lambda: MatchingNet(small(), 3, scale=0.0), "scale must be positive"),
+        (lambda: MatchingNet(small(), 3, steps=-1), "steps 0 or more"),
     ],
 )
 def test_wrong_options(make, message: str) -> None:

@@ -5,6 +5,8 @@ from .environments import infer_environments as infer_environments
 from .episode import Episode as Episode
 from .evaluation import FeatureCache as FeatureCache
 from .evaluation import FewShotAccuracy as FewShotAccuracy
+from .evaluation import MetaGradientError as MetaGradientError
+from .evaluation import check_meta_gradient as check_meta_gradient
 from .evaluation import evaluate_episodes as evaluate_episodes
 from .methods import MAML as MAML
 from .methods import RML as RML

@@ -24,8 +24,9 @@ from rml_meta.adaptation.problem import (
     resolve_rates,
 )
 from rml_meta.adaptation.recompute import adapt_recompute
+from rml_meta.adaptation.second_order import twice_differentiable
 from rml_meta.adaptation.stacked import adapt_stacked, batchable
-from rml_meta.episode import check_set
+from rml_meta.episode import check_set, leading_of
 
 Backend = Literal["loop", "vmap", "higher", "recompute", "compiled"]
 Adapted = Literal["all", "head", "body"] | Callable[[str], bool]
@@ -54,7 +55,8 @@ def adapt(
     Args:
         model: Inputs to logits.
         support_x: (S, ...) inputs; (T, S, ...) of T tasks gives every parameter a leading T.
-        support_y: (S,) or (T, S) labels.
+        support_y: (S,) or (T, S) labels; for regression floating-point targets, also
+            (S, D) or (T, S, D).
         steps: How many.
         lr: Rate $\alpha$: of all parameters, of each by name, or a sequence of these, one a step. Tensors may need
             gradients. None with `inner_optimizer` takes that one's.
@@ -62,10 +64,10 @@ def adapt(
         adapted: Which parameters move: `all`, the `head` alone (ANIL), the `body` alone (BOIL), or a function of the
             name. The head is the submodule `head`, else the last linear layer. Frozen ones never move.
         backend: `loop` is plain autograd, right for every module and the fastest on a CPU. `vmap` takes all tasks at
-            once. `recompute` needs the memory of one inner step only. `higher` takes any optimizer that it can
-            differentiate. `compiled` runs `torch.compile`, minutes at first.
+            once. `recompute` needs the memory of one inner step only; random numbers come again in its backward pass.
+            `higher` takes any optimizer that it can differentiate. `compiled` runs `torch.compile`, minutes at first.
         first_order: Leave out second derivatives.
-        loss_fn: Logits and labels to the loss.
+        loss_fn: Outputs and labels, or targets, to the loss (0-dim).
         inner_optimizer: For `higher`: parameter groups to an optimizer.
 
     Returns:
@@ -75,7 +77,8 @@ def adapt(
         ValueError: An option or shape is wrong; the message has what was expected.
     """
     check_set("support", support_x, support_y)
-    if support_y.dim() > 2:
+    leading = leading_of(support_x, support_y)
+    if len(leading) > 1:
         raise ValueError(f"support_y must be (S,) or (T, S), got {tuple(support_y.shape)}: merge the tasks' dimensions")
     check_backend(backend, inner_optimizer, lr)
     if steps < 0:
@@ -88,7 +91,7 @@ def adapt(
     slow = {n: p for n, p in params.items() if n not in fast}
     rates = steps if lr is None else resolve_rates(lr, names, steps)
     loop = InnerLoop(InnerProblem(model, loss_fn), fast, slow, rates, first_order, inner_optimizer)
-    run = run_backend if support_y.dim() == 1 else run_tasks
+    run = run_tasks if leading else run_backend
     return {**params, **run(backend, loop, support_x, support_y)}
 
 
@@ -139,7 +142,8 @@ def head_prefix(model: nn.Module) -> str:
 
 def run_backend(backend: Backend, loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
     """The parameters of `loop` after it ran on one support set, x (S, ...) and y (S,)."""
-    with batch_statistics(loop.problem.model):
+    model, second = loop.problem.model, torch.is_grad_enabled() and not loop.first_order
+    with batch_statistics(model), twice_differentiable(model, second):
         if backend == "vmap":
             stacked = adapt_stacked(replace(loop, problem=batchable(loop.problem)), x[None], y[None])
             return {n: p[0] for n, p in stacked.items()}

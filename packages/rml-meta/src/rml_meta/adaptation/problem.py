@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ Rate = float | Tensor | Mapping[str, float | Tensor]
 """Of one step: one for all parameters (0-dim), or one for each by name (0-dim or of the parameter's shape)."""
 StepRates = list[dict[str, float | Tensor]]
 LossFn = Callable[[Tensor, Tensor], Tensor]
+ELEMENTWISE = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
+ELEMENTWISE_MODULES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 """Parameters or parameter groups to an optimizer, as `functools.partial(torch.optim.Adam, lr=1e-3)`."""
 
@@ -54,7 +57,31 @@ class InnerProblem:
 
     def loss(self, fast: Params, slow: Params, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Loss (0-dim) of the parameters on inputs `x` (M, ...) with labels `y` (M,)."""
-        return self.loss_fn(self.logits(fast, slow, x, step), y)
+        return apply_loss(self.loss_fn, self.logits(fast, slow, x, step), y)
+
+
+def apply_loss(loss_fn: LossFn, outputs: Tensor, y: Tensor) -> Tensor:
+    """The loss (0-dim) of outputs (M, ...) for labels (M,) or targets (M, D).
+
+    Raises:
+        ValueError: The targets are no labels, which cross-entropy needs; they do not fit the outputs; or the loss is
+            no single number.
+    """
+    if y.is_floating_point() and loss_fn is F.cross_entropy:
+        raise ValueError(
+            f"the targets are {y.dtype}, and the loss is cross-entropy, which takes int64 class labels: give loss_fn=, "
+            "as torch.nn.functional.mse_loss for regression or torch.nn.CrossEntropyLoss() for soft labels"
+        )
+    elementwise = loss_fn in ELEMENTWISE or isinstance(loss_fn, ELEMENTWISE_MODULES)
+    if y.is_floating_point() and y.dim() != outputs.dim() and (y.dim() > 1 or elementwise):
+        raise ValueError(
+            f"targets {tuple(y.shape)} do not fit outputs {tuple(outputs.shape)} of one task: floating-point targets "
+            "are (*tasks, M, D), of the shape of the outputs"
+        )
+    loss = loss_fn(outputs, y)
+    if loss.dim():
+        raise ValueError(f"loss_fn gave a loss of shape {tuple(loss.shape)}: expected one number, as its mean")
+    return loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +115,21 @@ def resolve_rates(lr: Rate | Sequence[Rate], names: Sequence[str], steps: int) -
     """The rate of each step and parameter; the last of a sequence of rates goes on where there are more steps.
 
     Raises:
-        ValueError: There is no rate for a parameter, or the sequence is empty.
+        ValueError: There is no rate for a parameter, the sequence is empty, or a number is negative or not finite.
     """
-    by_step = list(lr) if isinstance(lr, Sequence) else [lr]
+    by_step: list[Rate] = list(lr) if isinstance(lr, Sequence) else [lr]
+    for rate in by_step:
+        for value in rate.values() if isinstance(rate, Mapping) else [rate]:
+            check_rate("lr", value)
     if not by_step:
         raise ValueError("lr is an empty sequence: expected one rate a step")
     return [_of_step(by_step[min(step, len(by_step) - 1)], names) for step in range(steps)]
+
+
+def check_rate(name: str, value: float | Tensor) -> None:
+    """Raise a ValueError if a number is no rate; tensors, which may be learned, are not looked at."""
+    if not isinstance(value, Tensor) and not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value}: expected a finite rate of 0 or more")
 
 
 def _of_step(rate: Rate, names: Sequence[str]) -> dict[str, float | Tensor]:

@@ -10,6 +10,7 @@ from torch.func import vmap
 from rml_meta.adaptation.functional import adapt_functional
 from rml_meta.adaptation.norms import split_affine
 from rml_meta.adaptation.problem import InnerLoop, InnerProblem, Params
+from rml_meta.adaptation.second_order import twice_differentiable
 
 
 def batchable(problem: InnerProblem) -> InnerProblem:
@@ -27,7 +28,8 @@ def adapt_stacked(loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
     def one(x: Tensor, y: Tensor) -> Params:
         return adapt_functional(loop, x, y)
 
-    return vmap(one, randomness="different")(x, y)
+    with twice_differentiable(loop.problem.model, not loop.first_order):
+        return vmap(one, randomness="different")(x, y)
 
 
 def stacked_logits(problem: InnerProblem, fast: Params, slow: Params, x: Tensor, step: int) -> Tensor:
@@ -36,4 +38,5 @@ def stacked_logits(problem: InnerProblem, fast: Params, slow: Params, x: Tensor,
     def of_task(fast: Params, x: Tensor) -> Tensor:
         return vmap(lambda x: problem.logits(fast, slow, x, step), randomness="different")(x)
 
-    return vmap(of_task, randomness="different")(fast, x)
+    with twice_differentiable(problem.model, False):
+        return vmap(of_task, randomness="different")(fast, x)

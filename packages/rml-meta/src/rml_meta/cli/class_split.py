@@ -12,6 +12,7 @@ from robustvision_core import data
 from robustvision_core.data import ImageSet
 from robustvision_core.errors import UserError
 
+from rml_meta.cli.layouts import PARTS, read_part
 from rml_meta.cli.recipes import TrainConfig
 
 SIZED = ("glyphs", "omniglot", "tiny-imagenet", "tiny-imagenet-few-shot", "digits")
@@ -33,8 +34,12 @@ class ClassSplit(NamedTuple):
         return self.base.shape[0]
 
 
-def load(config: TrainConfig) -> ClassSplit:
+def load(config: TrainConfig, whole: bool = False) -> ClassSplit:
     """The base classes of `data`, and the validation and novel classes of `target` or of `data`.
+
+    Args:
+        config: Says which.
+        whole: Take all classes of `target` for novel ones, as nothing is trained on them.
 
     Raises:
         UserError: A set cannot be had, or has too few classes; the message says why.
@@ -42,7 +47,9 @@ def load(config: TrainConfig) -> ClassSplit:
     where = (config.image.size, config.data_root, config.download)
     base, val, novel = load_classes(config.data, *where)
     if config.target and config.target != config.data:
-        _, val, novel = load_classes(config.target, *where)
+        _, val, novel = (
+            load_classes(config.target, *where) if not whole else (base, val, load_all(config.target, *where))
+        )
     coloured = any(look.startswith("colour") for look in (config.training_environments, config.environments.test))
     channels = 3 if coloured else base.shape[0]
     base, val, novel = (with_channels(part, channels) for part in (base, val, novel))
@@ -64,6 +71,25 @@ def load_classes(name: str, size: int, root: str = "", download: bool = False) -
     if val is None:
         return choose(train, EVERY, range(EVERY - 1)), choose(train, EVERY, [EVERY - 1]), novel
     return train, val, novel
+
+
+def load_all(name: str, size: int, root: str = "", download: bool = False) -> ImageSet:
+    """Every class of a set, those of all its splits; splits of the same classes are one, train."""
+    parts = [part for part in (_part(name, of, size, root, download) for of in PARTS) if part is not None]
+    whole = parts[0]
+    for part in parts[1:]:
+        if not set(part.classes) & set(whole.classes):
+            labels = torch.cat([whole.labels, part.labels + whole.num_classes])
+            part = with_channels(part, whole.shape[0])
+            whole = ImageSet(
+                torch.cat([whole.images, part.images]), labels, whole.classes + part.classes, name=whole.name
+            )
+    return whole
+
+
+def comes_in_one_part(name: str, size: int, root: str = "", download: bool = False) -> bool:
+    """Whether a set is somebody's own folder or file, with no novel classes set apart in it."""
+    return ":" in name and _part(name, "test", size, root, download) is None
 
 
 def choose(images: ImageSet, period: int, rests: range | list[int]) -> ImageSet:
@@ -103,24 +129,14 @@ def _part(name: str, part: str, size: int, root: str, download: bool) -> ImageSe
     try:
         found = data.load(name, part, root or None, download, **options)
     except UserError as error:
-        if part == "val" and str(error).startswith("unknown split"):
+        if part != "train" and str(error).startswith("unknown split"):
             return None
         raise
     return data.resize(found, size)
 
 
 def _folder_part(path: str, part: str, size: int, root: str) -> ImageSet | None:
-    """Classes of `PATH/part`: loaded as sets of their own, as no class is in two of them.
-
-    A relative path is one from here, else from the folder of all data sets.
-    """
+    """A part of a folder in any layout; a relative path is one from here, else from the folder of all data sets."""
     folder = pathlib.Path(path).expanduser()
     shared = data.data_root(root or None) / folder
-    if not folder.exists() and shared.exists():
-        folder = shared
-    is_split = (folder / "train").is_dir()
-    if is_split:
-        folder = folder / part
-    if part != "train" and not (is_split and folder.is_dir()):
-        return None
-    return data.load(f"folder:{folder}", "train", image_size=size)
+    return read_part(shared if not folder.exists() and shared.exists() else folder, part, size)

@@ -91,7 +91,7 @@ def _reptile(config: TrainConfig, channels: int, classes: int) -> Reptile:
     of = config.reptile
     inner = functools.partial(torch.optim.Adam, lr=of.lr, betas=(0.0, 0.999))
     model = _classifier(config, channels)
-    return Reptile(model, of.steps, of.test_steps, inner_batch=of.batch or None, inner_optimizer=inner)
+    return Reptile(model, of.steps, of.test_steps, inner_batch=of.batch or None, inner_optimizer=inner, carry=of.carry)
 
 
 def _metalstm(config: TrainConfig, channels: int, classes: int) -> MetaLSTM:

@@ -42,8 +42,10 @@ class EvaluateConfig(Checks):
     """best (the epoch that validation chose) or checkpoint (the last one)."""
     data: str = ""
     """Novel classes of this set (cross-domain); empty takes those of the run."""
-    part: Literal["novel", "val"] = "novel"
-    """Which classes."""
+    part: Literal["auto", "novel", "val", "all"] = "auto"
+    """Which classes: novel, val (validation) or all. auto is novel, or all of your own set without parts."""
+    ways: int = 0
+    """Classes a task; 0 is as in training. Methods with a head of so many outputs cannot change it."""
     shots: int = 0
     """Support images a class; 0 is as in training."""
     episodes: int = 600
@@ -67,7 +69,7 @@ class EvaluateConfig(Checks):
 
     def __post_init__(self) -> None:
         self.at_least(2, "episodes")
-        self.at_least(0, "shots")
+        self.at_least(0, "shots", "ways")
 
 
 @dataclass(frozen=True)

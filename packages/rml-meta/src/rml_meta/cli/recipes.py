@@ -17,6 +17,8 @@ METHODS = ("rml", "maml", "reptile", "metalstm", "matchingnet", "protonet", "rel
 """What `--method` takes."""
 
 METRIC_METHODS = ("matchingnet", "protonet", "relationnet")
+HEADED = ("rml", "maml", "reptile", "metalstm")
+"""Methods whose network ends in one output a class of a task."""
 
 Network = Literal["conv4", "conv6", "resnet10", "resnet12", "resnet18"]
 Backend = Literal["loop", "vmap", "higher", "recompute", "compiled"]
@@ -123,6 +125,8 @@ class ReptileOptions:
     """Images of each step in training; 0 takes all."""
     lr: float = 1e-3
     """Learning rate of the Adam of the inner loop."""
+    carry: bool = True
+    """Adam's moments go on from task to task and into use, as published."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,9 @@ class TrainConfig(RunOptions):
     method: str = "rml"
     """rml, maml, reptile, metalstm, matchingnet, protonet, relationnet, baseline or baseline++."""
     data: str = "glyphs"
-    """Base classes: glyphs, omniglot, tiny-imagenet-few-shot, folder:PATH (with subfolders train, val and test of
-    classes, as miniImageNet's; without them every second class is a base class, as CUB's) or any other set."""
+    """Base classes: glyphs, omniglot, tiny-imagenet-few-shot, folder:PATH (with subfolders, CSV files or pickled
+    caches train, val and test, as miniImageNet's; without them every second class is a base class, as CUB's) or any
+    other set."""
     target: str = ""
     """Validation and novel classes from this set instead (cross-domain); empty takes those of --data."""
     download: bool = False

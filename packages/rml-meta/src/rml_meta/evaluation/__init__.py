@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from rml_meta.evaluation.accuracy import FewShotAccuracy, evaluate_episodes
 from rml_meta.evaluation.features import FeatureCache
+from rml_meta.evaluation.gradients import MetaGradientError, check_meta_gradient
 from rml_meta.evaluation.intervals import mean_interval, student_t_quantile
 
-__all__ = ["FeatureCache", "FewShotAccuracy", "evaluate_episodes", "mean_interval", "student_t_quantile"]
+__all__ = [
+    "FeatureCache",
+    "FewShotAccuracy",
+    "MetaGradientError",
+    "check_meta_gradient",
+    "evaluate_episodes",
+    "mean_interval",
+    "student_t_quantile",
+]

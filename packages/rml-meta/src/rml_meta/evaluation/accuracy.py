@@ -56,7 +56,7 @@ def evaluate_episodes(
         level: Of the interval.
 
     Raises:
-        ValueError: There are fewer than two tasks.
+        ValueError: There are fewer than two tasks, or their targets are no labels.
     """
     before = method.transductive
     method.transductive = before if transductive is None else transductive
@@ -72,6 +72,8 @@ def evaluate_episodes(
 
 def _accuracies(method: FewShotMethod, episode: EpisodeLike) -> Tensor:
     """Share (T,) of right answers of each task, on its device: only the end waits for it. NaN is no answer."""
+    if episode.query_y.is_floating_point():
+        raise ValueError("accuracy is of class labels, and these episodes have floating-point targets")
     state = method.fit_support(episode.support_x, episode.support_y)
     logits = method.predict(state, episode.query_x)
     right = (logits.argmax(-1) == episode.query_y) & ~logits.isnan().any(-1)

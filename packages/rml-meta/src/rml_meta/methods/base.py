@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rml_meta.adaptation.norms import batch_statistics, evaluation_mode, support_buffers
-from rml_meta.adaptation.problem import InnerProblem, Params
-from rml_meta.episode import check_set, merge
+from rml_meta.adaptation.precision import widen
+from rml_meta.adaptation.problem import InnerProblem, LossFn, Params, apply_loss
+from rml_meta.episode import check_set, leading_of, merge
 
 
 class FewShotMethod(nn.Module, ABC):
@@ -74,13 +76,16 @@ class GradientMethod(FewShotMethod):
 
     Args:
         model: Inputs to logits.
+        loss_fn: Outputs and labels (M,), or targets (M, D), of one set to the loss (0-dim). A module's parameters are
+            trained with those of the model.
     """
 
     transductive = True
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, loss_fn: LossFn = F.cross_entropy) -> None:
         super().__init__()
         self.model = model
+        self.loss_fn = loss_fn
 
     @abstractmethod
     def adapt_task(self, support_x: Tensor, support_y: Tensor) -> Task:
@@ -88,12 +93,26 @@ class GradientMethod(FewShotMethod):
 
     def problem(self) -> InnerProblem:
         """How adapted parameters are applied."""
-        return InnerProblem(self.model)
+        return InnerProblem(self.model, self.loss_fn)
+
+    def losses(self, outputs: Tensor, targets: Tensor, leading: int) -> Tensor:
+        """Loss (*L) of each set of outputs (*L, M, ...) and labels (*L, M), or targets (*L, M, D).
+
+        Half precision is computed in float32.
+
+        Args:
+            leading: Number of dimensions L.
+        """
+        outputs = widen(outputs)
+        if self.loss_fn is F.cross_entropy and not targets.is_floating_point():
+            return cross_entropies(outputs, targets)
+        pairs = zip(merge(outputs, leading), merge(targets, leading), strict=True)
+        return torch.stack([apply_loss(self.loss_fn, o, t) for o, t in pairs]).view(outputs.shape[:leading])
 
     def fit_support(self, support_x: Tensor, support_y: Tensor) -> AdaptedTasks:
         """Parameters adapted to each of the support sets (*T, S, ...) with labels (*T, S)."""
         check_set("support", support_x, support_y)
-        leading = tuple(support_y.shape[:-1])
+        leading = leading_of(support_x, support_y)
         pairs = zip(merge(support_x, len(leading)), merge(support_y, len(leading)), strict=True)
         with torch.no_grad(), evaluation_mode(self):
             tasks = []
@@ -120,3 +139,9 @@ class GradientMethod(FewShotMethod):
             else:
                 logits = [problem.logits(t.fast, t.slow, x, t.step) for t, x in zip(state.tasks, queries, strict=True)]
         return torch.stack(logits).unflatten(0, state.leading) if state.leading else logits[0]
+
+
+def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy (*L) of each set of logits (*L, Q, N) and labels (*L, Q); half precision in float32."""
+    losses = F.cross_entropy(widen(logits).flatten(0, -2), labels.flatten(), reduction="none")
+    return losses.view(labels.shape).mean(-1)

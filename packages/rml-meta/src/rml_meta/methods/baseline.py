@@ -9,15 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rml_meta.episode import merge
-from rml_meta.methods.embedding import EmbeddingMethod
+from rml_meta.methods.embedding import EmbeddingMethod, only_present
 from rml_meta.networks.heads import CosineLinear, cosine_logits
 
 
 class HeadState(NamedTuple):
-    """Heads fitted to support sets: weight (T, N, D), second (bias or norm, (T, N)), and the tasks' dimensions."""
+    """Heads fitted to support sets: weight (T, N, D), second (bias or norm, (T, N)), which classes have a support image
+    (T, N), and the tasks' dimensions."""
 
     weight: Tensor
     second: Tensor
+    present: Tensor
     leading: tuple[int, ...]
 
 
@@ -81,12 +83,13 @@ class Baseline(EmbeddingMethod):
                 loss = F.cross_entropy(logits.flatten(0, 1), y[:, rows].flatten(), reduction="sum") / len(rows)
                 weight.grad, second.grad = torch.autograd.grad(loss, [weight, second])
             optimizer.step()
-        return HeadState(weight.detach(), second.detach(), leading)
+        present = F.one_hot(y, ways).sum(1) > 0
+        return HeadState(weight.detach(), second.detach(), present, leading)
 
     def compare(self, state: HeadState, features: Tensor) -> Tensor:
         """Logits (*T, Q, N)."""
         x = merge(features.flatten(self._set_dims(state)), len(state.leading))
-        logits = self.head_logits(x.to(state.weight.dtype), state.weight, state.second)
+        logits = only_present(self.head_logits(x.to(state.weight.dtype), state.weight, state.second), state.present)
         return logits.unflatten(0, state.leading) if state.leading else logits[0]
 
     def head_logits(self, x: Tensor, weight: Tensor, second: Tensor) -> Tensor:

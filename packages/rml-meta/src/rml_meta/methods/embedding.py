@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from rml_meta.adaptation.norms import batch_statistics, evaluation_mode
 from rml_meta.adaptation.precision import full_precision, widen
 from rml_meta.episode import EpisodeLike, check_set, count_ways, flatten_tasks
-from rml_meta.methods.base import FewShotMethod
-from rml_meta.methods.maml import cross_entropies
+from rml_meta.methods.base import FewShotMethod, cross_entropies
 
 
 class EmbeddingMethod(FewShotMethod):
@@ -88,10 +87,23 @@ def embed(backbone: nn.Module, x: Tensor, leading: int) -> Tensor:
     return features.unflatten(0, x.shape[:leading])
 
 
-def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
-    """Mean (*T, N, ...) of the features (*T, S, ...) of each class of labels (*T, S), in float32 at least."""
+class ClassMeans(NamedTuple):
+    """Means (*T, N, ...) of the classes' features, 0 of a class without a support image, and which have one (*T, N)."""
+
+    means: Tensor
+    present: Tensor
+
+
+def class_means(features: Tensor, labels: Tensor, ways: int) -> ClassMeans:
+    """Of the features (*T, S, ...) of each class of labels (*T, S), in float32 at least."""
     flat = widen(features).flatten(labels.dim())
     with full_precision(flat):
         member = F.one_hot(labels, ways).to(flat.dtype).transpose(-1, -2)
-        means = (member @ flat) / member.sum(-1, keepdim=True)
-    return means.unflatten(-1, features.shape[labels.dim() :])
+        counts = member.sum(-1, keepdim=True)
+        means = (member @ flat) / counts.clamp_min(1)
+    return ClassMeans(means.unflatten(-1, features.shape[labels.dim() :]), counts[..., 0] > 0)
+
+
+def only_present(logits: Tensor, present: Tensor) -> Tensor:
+    """Logits (*T, Q, N) with those of classes without a support image, by `present` (*T, N), at minus infinity."""
+    return logits.masked_fill(~present[..., None, :], -torch.inf)

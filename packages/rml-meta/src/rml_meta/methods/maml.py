@@ -17,9 +17,11 @@ from rml_meta.adaptation.norms import batch_statistics, split_affine
 from rml_meta.adaptation.problem import (
     InnerLoop,
     InnerProblem,
+    LossFn,
     OptimizerFactory,
     Params,
     StepRates,
+    check_rate,
     resolve_rates,
 )
 from rml_meta.adaptation.stacked import adapt_stacked, stacked_logits
@@ -52,6 +54,7 @@ class MAML(GradientMethod):
         test_inner_steps: Steps of the inner loop in use; None is `inner_steps`.
         inner_optimizer: For backend `higher`: parameter groups to the optimizer of the inner loop.
         reduction: `mean` or `sum` over tasks.
+        loss_fn: Of the inner loop and of the query sets: outputs and labels, or targets, to a 0-dim loss.
 
     Raises:
         ValueError: An option is wrong, or does not go with another; the message has what was expected.
@@ -78,8 +81,10 @@ class MAML(GradientMethod):
         test_inner_steps: int | None = None,
         inner_optimizer: OptimizerFactory | None = None,
         reduction: str = "mean",
+        loss_fn: LossFn = F.cross_entropy,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, loss_fn)
+        check_rate("inner_lr", inner_lr)
         _check(inner_steps, test_inner_steps, learn_lr, reduction, multi_step_epochs, backend, inner_optimizer)
         check_backend(backend, inner_optimizer, inner_lr)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
@@ -140,7 +145,7 @@ class MAML(GradientMethod):
                 of_task = [self._query_logits(tasks, i, js) for i, js in enumerate(partners)]
             logits = torch.stack(of_task, 1)
         labels = tasks.query_y[torch.as_tensor(partners, device=tasks.query_y.device)]
-        losses = cross_entropies(logits, labels.expand(len(logits), *labels.shape))
+        losses = self.losses(logits, labels.expand(len(logits), *labels.shape), 3)
         if len(logits) == 1:
             return losses[0], logits[0]
         weights = multi_step_weights(self.inner_steps, self.epoch, self.multi_step_epochs)
@@ -165,7 +170,7 @@ class MAML(GradientMethod):
         )
 
     def _stacked(self, tasks: Episode, partners: Partners) -> Tensor:
-        problem = InnerProblem(self._batchable_model(), per_step=frozenset(self.table_names))
+        problem = replace(self.problem(), model=self._batchable_model())
         # the copy's own buffers are as old as the copy
         slow = self.slow() | dict(self.model.named_buffers())
         loop = replace(self.loop(self.inner_steps), problem=problem, slow=slow)
@@ -193,7 +198,7 @@ class MAML(GradientMethod):
 
     def problem(self) -> InnerProblem:
         """How adapted parameters are applied."""
-        return InnerProblem(self.model, per_step=frozenset(self.table_names))
+        return InnerProblem(self.model, self.loss_fn, frozenset(self.table_names))
 
     def fast(self) -> Params:
         """Initial values of the parameters that adapt."""
@@ -219,14 +224,6 @@ class MAML(GradientMethod):
         """The inner loop of so many steps."""
         rates = steps if self.inner_optimizer is not None else self.step_rates(steps)
         return InnerLoop(self.problem(), self.fast(), self.slow(), rates, self.first_order, self.inner_optimizer)
-
-
-def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy (...) of each set of logits (..., Q, N) and labels (..., Q); half precision in float32."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
-    return losses.view(labels.shape).mean(-1)
 
 
 def multi_step_weights(steps: int, epoch: int, epochs: int) -> list[float]:

@@ -34,6 +34,9 @@ class MatchingNet(EmbeddingMethod):
         steps: Steps of the query's LSTM; None takes as many as there are support images.
         scale: Factor of the cosine.
         cut_negative: Take negative cosines for 0.
+
+    Raises:
+        ValueError: `scale` is not positive, or `steps` is negative.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class MatchingNet(EmbeddingMethod):
         cut_negative: bool = True,
     ) -> None:
         super().__init__(backbone, ways)
+        if not scale > 0 or (steps is not None and steps < 0):
+            raise ValueError(f"scale must be positive and steps 0 or more, got {scale} and {steps}")
         self.set_encoder = nn.LSTM(features, features, batch_first=True, bidirectional=True) if contextual else None
         self.query_cell = nn.LSTMCell(2 * features, features) if contextual else None
         self.steps, self.scale, self.cut_negative = steps, scale, cut_negative

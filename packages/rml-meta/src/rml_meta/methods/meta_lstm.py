@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from rml_meta.adaptation.norms import batch_statistics
 from rml_meta.adaptation.precision import full_precision
-from rml_meta.adaptation.problem import Params
+from rml_meta.adaptation.problem import LossFn, Params, apply_loss
 from rml_meta.adaptation.stateless import stateless_call
 from rml_meta.episode import EpisodeLike, flatten_tasks
 from rml_meta.methods.base import GradientMethod, Task
-from rml_meta.methods.maml import cross_entropies
 
 
 class CellState(NamedTuple):
@@ -104,15 +103,18 @@ class MetaLSTM(GradientMethod):
         model: The learner, inputs to N logits; all of its parameters adapt.
         inner_steps: Updates on a support set: 12 for 1 shot, 8 epochs for 5 shots in the published runs.
         hidden: Size of the first layer of the rule.
+        loss_fn: Outputs and labels, or targets, to a 0-dim loss.
 
     Raises:
-        ValueError: `inner_steps` is not positive.
+        ValueError: A number is not positive.
     """
 
-    def __init__(self, model: nn.Module, inner_steps: int = 12, *, hidden: int = 20) -> None:
-        super().__init__(model)
-        if inner_steps < 1:
-            raise ValueError(f"inner_steps must be positive, got {inner_steps}")
+    def __init__(
+        self, model: nn.Module, inner_steps: int = 12, *, hidden: int = 20, loss_fn: LossFn = F.cross_entropy
+    ) -> None:
+        super().__init__(model, loss_fn)
+        if inner_steps < 1 or hidden < 1:
+            raise ValueError(f"inner_steps must be positive, and hidden too, got {inner_steps} and {hidden}")
         self.inner_steps = inner_steps
         self.cell = MetaCell(hidden)
 
@@ -124,7 +126,7 @@ class MetaLSTM(GradientMethod):
             logits = torch.stack(
                 [stateless_call(self.model, self._unflatten(t), q) for t, q in zip(adapted, tasks.query_x, strict=True)]
             )
-        return cross_entropies(logits, tasks.query_y).mean()
+        return self.losses(logits, tasks.query_y, 1).mean()
 
     def adapt_task(self, support_x: Tensor, support_y: Tensor) -> Task:
         """The learner's parameters after the updates on one support set."""
@@ -147,7 +149,7 @@ class MetaLSTM(GradientMethod):
         """Loss (0-dim) and gradient (P,) of the learner on a support set, as constants."""
         params = {n: p.detach().requires_grad_() for n, p in self._unflatten(theta).items()}
         with torch.enable_grad():
-            loss = F.cross_entropy(stateless_call(self.model, params, x), y)
+            loss = apply_loss(self.loss_fn, stateless_call(self.model, params, x), y)
             grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
         flat = [torch.zeros_like(p) if g is None else g for p, g in zip(params.values(), grads, strict=True)]
         return loss.detach(), torch.cat([g.flatten() for g in flat])

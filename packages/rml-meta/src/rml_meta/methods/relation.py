@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rml_meta.methods.embedding import EmbeddingMethod, class_means
+from rml_meta.methods.embedding import ClassMeans, EmbeddingMethod, class_means, only_present
 
 
 class RelationModule(nn.Module):
@@ -79,17 +79,19 @@ class RelationNet(EmbeddingMethod):
         self.loss: Literal["mse", "ce"] = loss
         self.relation = RelationModule(channels, height, hidden, norm_momentum=norm_momentum)
 
-    def describe(self, features: Tensor, labels: Tensor, ways: int) -> Tensor:
+    def describe(self, features: Tensor, labels: Tensor, ways: int) -> ClassMeans:
         """Class means (*T, N, C, H, W)."""
         return class_means(features, labels, ways)
 
-    def compare(self, state: Tensor, features: Tensor) -> Tensor:
+    def compare(self, state: ClassMeans, features: Tensor) -> Tensor:
         """Scores (*T, Q, N); their sigmoid is the relation of 0 to 1."""
-        ways, queries = state.shape[-4], features.shape[-4]
-        classes = state[..., None, :, :, :, :].expand(*features.shape[:-3], ways, *state.shape[-3:])
+        means = state.means
+        ways, queries = means.shape[-4], features.shape[-4]
+        classes = means[..., None, :, :, :, :].expand(*features.shape[:-3], ways, *means.shape[-3:])
         images = features[..., None, :, :, :].expand_as(classes)
         both = torch.cat([classes, images], -3)
-        return self.relation(both.flatten(0, -4)).view(*state.shape[:-4], queries, ways)
+        scores = self.relation(both.flatten(0, -4)).view(*means.shape[:-4], queries, ways)
+        return only_present(scores, state.present)
 
     def query_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Squared error of the relations, or cross-entropy of the scores."""
@@ -98,5 +100,5 @@ class RelationNet(EmbeddingMethod):
         wanted = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
         return F.mse_loss(logits.sigmoid(), wanted)
 
-    def _set_dims(self, state: Tensor) -> int:
-        return state.dim() - 3
+    def _set_dims(self, state: ClassMeans) -> int:
+        return state.means.dim() - 3

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
@@ -13,7 +14,7 @@ from rml_meta.adaptation.dispatch import adapted_names, run_backend
 from rml_meta.adaptation.norms import batch_statistics
 from rml_meta.adaptation.problem import InnerLoop, resolve_rates
 from rml_meta.episode import Episode, EpisodeLike, flatten_tasks
-from rml_meta.methods.maml import MAML, Partners, cross_entropies
+from rml_meta.methods.maml import MAML, Partners
 from rml_meta.penalties import scale_gradients, std_penalty, vrex_penalty
 
 Pairing = Literal["cross_env", "within_env", "all_pairs", "diagonal"]
@@ -78,6 +79,8 @@ class RML(MAML):
     ) -> None:
         super().__init__(model, inner_lr, inner_steps, reduction=reduction, **options)
         _check(pairing, class_alignment, penalty, penalty_weight, anneal_steps)
+        if penalty == "irmv1" and self.loss_fn is not F.cross_entropy:
+            raise ValueError("penalty 'irmv1' is that of cross-entropy: leave loss_fn out, or take 'vrex' or 'std'")
         if class_alignment == "reheaded" and self.backend == "vmap":
             raise ValueError("class_alignment='reheaded' fits a head for each pair: use another backend than 'vmap'")
         self.pairing: Pairing = pairing
@@ -158,7 +161,7 @@ class RML(MAML):
                     of_pair.append(problem.logits(fitted, body, tasks.query_x[j], self.inner_steps))
                 of_task.append(torch.stack(of_pair))
         logits = torch.stack(of_task)
-        return cross_entropies(logits, tasks.query_y[torch.as_tensor(partners, device=logits.device)]), logits
+        return self.losses(logits, tasks.query_y[torch.as_tensor(partners, device=logits.device)], 2), logits
 
 
 def pairs(tasks: int, environments: int, pairing: str, include_self: bool, within_group: bool) -> list[list[int]]:
