@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
 from typing import Any
 
 from robustvision_core.errors import UserError
 from robustvision_core.run.files import write_json
-from robustvision_core.run.folder import load_part, read_config
+from robustvision_core.run.folder import read_config
 from robustvision_core.run.runtime import Runtime
 
 from rml_meta.cli.class_split import comes_in_one_part, load
@@ -27,7 +26,7 @@ def evaluate(config: EvaluateConfig) -> None:
         part = part_of(config, stored, asked)
         split = load(asked, whole=part == "all")
         method = build(asked, split.channels, split.base.num_classes).to(runtime.device)
-        load_part(method, pathlib.Path(config.run) / f"{config.which}.pt", "method")
+        config.load_into(method, "method")
         correlations = asked.environments.test_correlations
         tasks = held_out_tasks(asked, split, "val" if part == "val" else "novel", runtime, correlations=correlations)
         found = accuracy_on(method, tasks, runtime, config.transductive)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustvision_core.errors import UserError, unknown_name
-from robustvision_core.run.options import Checks
+from robustvision_core.run.options import Checks, EvaluateOptions
 
 from rml_meta.cli.recipes import METHODS, TrainConfig
 from rml_meta.cli.reported import PROTOCOLS
@@ -32,13 +32,11 @@ class DemoConfig(Checks):
         self.at_least(2, "episodes")
 
 
-@dataclass(frozen=True)
-class EvaluateConfig(Checks):
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(EvaluateOptions):
     """Test a trained method on novel classes."""
 
-    run: str
-    """Run folder that training wrote."""
-    which: Literal["best", "checkpoint"] = "best"
+    which: Literal["checkpoint", "best"] = "best"
     """best (the epoch that validation chose) or checkpoint (the last one)."""
     data: str = ""
     """Novel classes of this set (cross-domain); empty takes those of the run."""
@@ -58,12 +56,6 @@ class EvaluateConfig(Checks):
     """Of label and colour; empty is as in its test."""
     transductive: bool | None = None
     """Normalise query images together; None is as in training."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: str = ""
     """Write the result with every task's accuracy as JSON here."""
 

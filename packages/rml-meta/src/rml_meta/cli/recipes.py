@@ -168,8 +168,6 @@ class TrainConfig(RunOptions):
     other set."""
     target: str = ""
     """Validation and novel classes from this set instead (cross-domain); empty takes those of --data."""
-    download: bool = False
-    """Fetch missing data where that can be done."""
     ways: int = 5
     """Classes a task, N."""
     shots: int = 1
@@ -183,7 +181,7 @@ class TrainConfig(RunOptions):
     norm: Literal["batch", "group", "none"] = "batch"
     """Norm of the network."""
     epochs: int = 10
-    """Epochs; validation follows each and chooses the best."""
+    """Epochs; validation follows each and chooses the best. A resumed run may have more; its rate falls over all."""
     steps: int = 100
     """Steps an epoch."""
     tasks: int = 4

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import pathlib
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import torch
-from robustvision_core.data import EpisodeSampler
-from robustvision_core.run.folder import Run, load_checkpoint, load_part
+from robustvision_core.data import EpisodeSampler, channel_stats
+from robustvision_core.predict import Preprocessing, describe
+from robustvision_core.run.folder import Run
 from robustvision_core.run.loop import fit
 from robustvision_core.run.runtime import Runtime, channels_last
 from torch import Tensor, nn
@@ -41,15 +41,15 @@ class Step(nn.Module):
 
 def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test once on novel classes, and return the run folder."""
-    with Runtime.session(config.device, config.precision, config.seed) as runtime:
+    with config.session(f"rml-meta-{config.method}") as (runtime, run):
         split = class_split.load(config)
-        run = config.open_run(f"rml-meta-{config.method}", runtime)
+        prepared = Preprocessing.of(split.base.shape, *channel_stats(split.base))
+        run.about = describe("rml-meta", prepared, split.base.classes)
         step = make_step(config, split)
         tasks = novel_tasks(config, split, runtime)  # before hours of training, should the test not be possible
         records = fit_on(config, split, runtime, run, step)
         if runtime.is_main:
             finish(config, tasks, runtime, run, step, records)
-        runtime.barrier()
         return run.folder
 
 
@@ -133,11 +133,10 @@ def finish(
     records: list[dict],
 ) -> None:
     """Test the epoch that validation chose, and write summary and picture."""
-    load_part(step.method, run.best_path, "method")
+    epoch = run.load_best(step.method, "method")
     found = test_novel(step.method, tasks, runtime)
     summary: dict[str, Any] = {"method": config.method, "data": config.data, "target": config.target or config.data}
-    summary |= {"seed": config.seed, "epoch": load_checkpoint(run.best_path)["record"]["epoch"]} | found
-    run.write_summary(summary | {"config": asdict(config)})
+    run.write_summary(summary | {"seed": config.seed, "epoch": epoch} | found)
     plots.training(records, run.plot_path("training"))
     titles = {"novel": "", "novel_as_trained": ", colours as in training"}
     lines = [f"novel classes{titles[name]}: {value['text']}" for name, value in found.items()]
