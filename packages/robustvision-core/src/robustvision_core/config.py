@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union
 
-from robustvision_core.errors import CheckpointError, UserError
+from robustvision_core.errors import CheckpointError, UserError, unknown_name
 
 C = TypeVar("C")
 
@@ -77,6 +77,20 @@ def from_plain(config_type: type[C], held: Mapping[str, Any], where: str, progra
         raise type(error)(f"{where}: {error}") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{where} is not of {program}: {error}") from error
+
+
+def changed(config: C, **options: Any) -> C:
+    """A configuration with other values, by the names of options: `inner_steps` is the field `inner.steps`.
+
+    Raises:
+        UserError: There is no such option, or a dataclass refuses its value.
+    """
+    types = leaf_types(type(config))
+    values = under_todays_names(type(config), options)
+    for name in values:
+        if name not in types:
+            raise unknown_name("option", name, types)
+    return _build(type(config), values, default=config)
 
 
 def under_todays_names(config_type: type, held: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def dispatch(package: str, commands: Verbs, argv: Sequence[str] | None = None) -
             status = _run(package, program, commands, argv)
             sys.stdout.flush()
             return status
-    except (UserError, OSError) as error:
+    except (UserError, OSError, MemoryError) as error:
         if os.environ.get("ROBUSTVISION_TRACEBACK"):
             raise
         return _refuse(program, error)
@@ -121,6 +121,8 @@ def _refuse(program: str, error: Exception) -> int:
     if isinstance(error, OSError):
         _say(f"{program}: error: {_cause(error)}")
         _drop_stdout()
+    elif isinstance(error, MemoryError):
+        _say(f"{program}: error: not enough memory: {' '.join(str(error).split()) or 'load fewer, or smaller, images'}")
     else:
         _say(f"{program}: error: {error}")
     return EXIT_USER_ERROR

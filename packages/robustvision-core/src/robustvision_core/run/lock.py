@@ -38,10 +38,17 @@ class FolderLock:
         self._lock = FileLock(folder.resolve() / LOCK, timeout=0, is_singleton=True)
         try:
             self._lock.acquire()
+            while not self._is_of_the_file():  # whoever held it before took the file away in between
+                self._lock.release(force=True)
+                self._lock.acquire()
         except Timeout:
             raise UserError(f"another process is writing to {folder}{_holder(folder)}: give another --out") from None
         me = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
         (folder / HOLDER).write_text(json.dumps(me) + "\n", encoding="utf-8")
+
+    def _is_of_the_file(self) -> bool:
+        descriptor = self._lock._context.lock_file_fd
+        return descriptor is None or _same_file(self._lock.lock_file, descriptor)
 
     def release(self) -> None:
         """Give the lock back. Folders that were made for it go again if nothing else is in them."""
@@ -54,6 +61,13 @@ class FolderLock:
             for path in self.made:
                 path.rmdir()
         self._lock.release()
+
+
+def _same_file(path: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _holder(folder: pathlib.Path) -> str:

@@ -8,8 +8,9 @@ import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
+from robustvision_core.config import changed
 from robustvision_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ SEEDS = 2**63  # torch takes twice as many, but every process adds its rank
 
 class Checks:
     """What the `__post_init__` of a configuration checks its fields with, by dotted name those of groups in it."""
+
+    def changed(self, **options: Any) -> Self:
+        """This configuration with other values, by the names of options; see `robustvision_core.config.changed`."""
+        return changed(self, **options)
 
     def at_least(self, least: float, *names: str) -> None:
         """Raise UserError where a field is below `least`."""

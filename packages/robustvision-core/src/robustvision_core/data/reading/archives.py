@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
+from robustvision_core.data.reading.limits import check_unpacked, most_unpacked
 from robustvision_core.errors import DataError
 
 StrPath = str | os.PathLike[str]
@@ -23,19 +24,23 @@ _BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMA
 def read_members(archive: StrPath, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """The files of an archive whose name `wanted` accepts, read into memory in one pass.
 
-    Links and devices in a tar are left out.
+    Links and devices in a tar are left out, and what macOS adds beside the files (`._NAME`, `__MACOSX`).
 
     Args:
         archive: A `.zip`, or a tar, compressed or not.
         wanted: Called with the name of every file.
 
     Raises:
-        DataError: A member's name leads outside the archive's folder, or the archive is missing or broken.
+        DataError: A member's name leads outside the archive's folder, the archive is missing or broken, or unpacks to
+            more than `robustvision_core.data.reading.limits.most_unpacked`.
     """
-    with _opened(pathlib.Path(archive)) as opened:
+    path = pathlib.Path(archive)
+    with _opened(path) as opened:
         if isinstance(opened, zipfile.ZipFile):
-            return {i.filename: opened.read(i) for i in opened.infolist() if not i.is_dir() and wanted(i.filename)}
-        chosen = [member for member in opened.getmembers() if member.isreg() and wanted(member.name)]
+            infos = [i for i in opened.infolist() if not i.is_dir() and _is_meant(i.filename) and wanted(i.filename)]
+            check_unpacked(path, sum(info.file_size for info in infos))
+            return {info.filename: opened.read(info) for info in infos}
+        chosen = [m for m in opened.getmembers() if m.isreg() and _is_meant(m.name) and wanted(m.name)]
         return {member.name: _open_member(opened, member).read() for member in chosen}
 
 
@@ -52,11 +57,20 @@ def _opened(archive: pathlib.Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile
                 yield opened
         else:
             with tarfile.open(archive) as opened:
-                for member in opened.getmembers():
+                size, most = 0, most_unpacked(archive)
+                for member in opened:  # unpacks all before it: the sizes are added up on the way
                     _check_name(archive, member.name)
+                    size += member.size
+                    check_unpacked(archive, size, most)
                 yield opened
     except _BROKEN as error:
         raise DataError(f"{archive} is truncated or no archive, or cannot be unpacked: {error}") from error
+
+
+def _is_meant(name: str) -> bool:
+    """Whether a member is one of the files, not what macOS notes about one."""
+    parts = name.split("/")
+    return "__MACOSX" not in parts and not parts[-1].startswith("._")
 
 
 def _check_name(archive: pathlib.Path, name: str) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+ORIENTATION = 0x0112  # the EXIF tag
+
 Crop = Callable[[int, int], tuple[int, int]]
 """Free rows and columns (how far a window can move) -> its upper and left edge."""
 
@@ -38,7 +40,7 @@ def decode(
     resize: int | None = None,
     crop: Crop = centre,
 ) -> Tensor:
-    """One image as (C, H, W) uint8.
+    """One image as (C, H, W) uint8, upright: its EXIF orientation is applied.
 
     Args:
         source: A file, or the bytes of one.
@@ -69,8 +71,8 @@ def decode_image(
     resize: int | None = None,
     crop: Crop = centre,
 ) -> Tensor:
-    """A PIL image as (C, H, W) uint8; arguments as in `decode`."""
-    image = _eight_bits(opened, name).convert("L" if grey else "RGB")
+    """A PIL image as (C, H, W) uint8, upright as its EXIF orientation says; arguments as in `decode`."""
+    image = _upright(_eight_bits(opened, name).convert("L" if grey else "RGB"), opened)
     if size is not None:
         image = _window(image, size, resize or size, crop)
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
@@ -120,6 +122,26 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _upright(image: Image, opened: Image) -> Image:
+    """`image` rotated and flipped as the orientation in the EXIF data of `opened` says; broken data say nothing."""
+    from PIL.Image import Transpose
+
+    ways = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        way = ways.get(opened.getexif().get(ORIENTATION, 1))
+    except Exception:  # whatever a broken block makes Pillow raise
+        return image
+    return image if way is None else image.transpose(way)
 
 
 def _eight_bits(image: Image, name: str) -> Image:

@@ -80,4 +80,9 @@ def subfolders(folder: pathlib.Path) -> list[str]:
 def _images(folder: pathlib.Path) -> list[pathlib.Path]:
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    return sorted(file for file in folder.rglob("*") if is_image(file) and file.is_file())
+
+
+def is_image(path: pathlib.PurePath) -> bool:
+    """Whether a name is that of an image, not of a hidden file as macOS's `._NAME`."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

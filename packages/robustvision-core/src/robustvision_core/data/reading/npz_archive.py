@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pathlib
 import zipfile
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from robustvision_core.data.reading.limits import check_unpacked
 from robustvision_core.errors import DataError
 
 EXPECTED = "expected images (or x_train, x_test) and labels (or y_train, y_test)"
@@ -56,8 +58,29 @@ class NpzArchive:
         raise DataError(f"{self.path} has no {wanted[0]}: found {', '.join(self.keys) or 'nothing'}; {EXPECTED}")
 
     def array(self, key: str) -> np.ndarray[Any, Any]:
-        """The array of a key."""
+        """The array of a key.
+
+        Raises:
+            DataError: It is broken, larger than its header says or than the file may unpack to.
+        """
         try:
+            self._check_size(key)
             return self.opened[key]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{self.path}: {key} cannot be read: {error}") from error
+
+    def _check_size(self, key: str) -> None:
+        """Compare what the header promises with what is there, before memory is taken for it."""
+        archive: Any = self.opened.zip
+        name = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
+        held = archive.getinfo(name).file_size
+        check_unpacked(self.path, held)
+        with archive.open(name) as file:
+            version = np.lib.format.read_magic(file)
+            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            if version not in readers:
+                return  # of version 3, whose names are not ASCII: NumPy reads it
+            shape, _, kind = readers[version](file)
+        promised = math.prod(shape) * kind.itemsize
+        if promised > held:
+            raise ValueError(f"its header promises {promised:,} bytes, the file holds {held:,}")

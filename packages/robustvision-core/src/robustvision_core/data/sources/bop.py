@@ -18,6 +18,7 @@ from robustvision_core.data.sources.pose_images import MAX_GIB, decode_within
 from robustvision_core.errors import DataError
 
 MILLIMETRE = 1e-3
+LARGEST = 10**6  # files are named by six digits
 LMO_NAMES = {1: "ape", 5: "can", 6: "cat", 8: "driller", 9: "duck", 10: "eggbox", 11: "glue", 12: "holepuncher"}
 
 
@@ -148,15 +149,23 @@ def _read_scene(files: BopFiles, scene: str, objects: Sequence[int], min_visib: 
         for image in sorted(truth, key=int):
             for position, one in enumerate(truth[image]):
                 seen = info[image][position] if info else {}
-                if (objects and one["obj_id"] not in objects) or seen.get("visib_fract", 1.0) < min_visib:
+                obj = _whole(one["obj_id"])
+                if (objects and obj not in objects) or seen.get("visib_fract", 1.0) < min_visib:
                     continue
                 K = cameras[image]["cam_K"]
-                number = int(scene.split("/")[-1])
+                number, shown = _whole(int(scene.split("/")[-1])), _whole(int(image))
                 pose = one["cam_R_m2c"], one["cam_t_m2c"]
-                items.append(_Item(number, int(image), position, one["obj_id"], *pose, K, seen.get("bbox_obj")))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+                items.append(_Item(number, shown, position, obj, *pose, K, seen.get("bbox_obj")))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{files.about}: {scene} lacks an annotation or has another form: {error!r}") from error
     return items
+
+
+def _whole(number: object) -> int:
+    """A number of a scene, an image or an object."""
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < LARGEST:
+        raise ValueError(f"{number!r} is no number of a scene, an image or an object")
+    return number
 
 
 def _objects(files: BopFiles, numbers: list[int], models: str, names: dict[int, str]) -> tuple[PoseObject, ...]:
@@ -187,7 +196,7 @@ def _objects(files: BopFiles, numbers: list[int], models: str, names: dict[int, 
 def _given_keypoints(files: BopFiles, numbers: list[int]) -> dict[str, list[list[float]]]:
     """Those of `kpts3d.json`, which may hold other data sets besides; none where it lacks an object."""
     held = files.json("kpts3d.json").get(files.name, {})
-    return held if all(str(number) in held for number in numbers) else {}
+    return held if isinstance(held, dict) and all(str(number) in held for number in numbers) else {}
 
 
 def _box_points(about: dict[str, float]) -> list[list[float]]:

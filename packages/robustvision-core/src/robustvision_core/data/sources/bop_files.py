@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from robustvision_core.config import parse_json
 from robustvision_core.data.reading.archives import read_members
 from robustvision_core.errors import DataError
 
@@ -68,19 +68,20 @@ class BopFiles:
         held = self.read(names)
         return [held[name] for name in names]
 
-    def json(self, name: str) -> Any:
-        """A parsed file; {} where it is missing."""
+    def json(self, name: str) -> dict[str, Any]:
+        """The table in a file; empty where it is missing."""
         if name not in self._where:
             return {}
-        try:
-            return json.loads(self.read([name])[name])
-        except ValueError as error:
-            raise DataError(f"{self.about}: {name} is no JSON: {error}") from error
+        held = parse_json(self.read([name])[name], f"{self.about}: {name}", DataError)
+        if not isinstance(held, dict):
+            raise DataError(f"{self.about}: {name} holds a {type(held).__name__}, expected a table")
+        return held
 
 
 def _list(source: pathlib.Path) -> list[str]:
     if source.is_dir():
-        return [path.relative_to(source).as_posix() for path in source.rglob("*.*") if path.is_file()]
+        files = (path for path in source.rglob("*.*") if path.is_file() and not path.name.startswith("."))
+        return [path.relative_to(source).as_posix() for path in files]
     names: list[str] = []
     read_members(source, lambda name: bool(names.append(name)))  # wants none, sees all
     return names

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import pathlib
-import zlib
 
 import torch
 from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet
+from robustvision_core.data.reading.limits import unpacked
 from robustvision_core.data.registry.query import Query
 from robustvision_core.data.sources.download import fetch
 from robustvision_core.errors import DataError
@@ -44,7 +43,7 @@ def read_idx(path: pathlib.Path) -> Tensor:
     Raises:
         DataError: The file is truncated, too long, or no IDX file of unsigned bytes.
     """
-    raw = _read_bytes(path)
+    raw = bytearray(unpacked(path))
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or not 1 <= raw[3] <= 4:
         raise DataError(f"{path} starts with {raw[:4].hex(' ') or 'nothing'}: expected an IDX file of unsigned bytes")
     start = 4 + 4 * raw[3]
@@ -56,16 +55,6 @@ def read_idx(path: pathlib.Path) -> Tensor:
     if math.prod(shape) == 0:
         return torch.empty(shape, dtype=torch.uint8)
     return torch.frombuffer(raw, dtype=torch.uint8, offset=start).reshape(shape)
-
-
-def _read_bytes(path: pathlib.Path) -> bytearray:
-    try:
-        raw = path.read_bytes()
-        return bytearray(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is truncated or not a gzip file: {error}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _load(query: Query, folder: str, classes: tuple[str, ...]) -> ImageSet:

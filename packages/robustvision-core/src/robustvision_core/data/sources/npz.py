@@ -17,6 +17,7 @@ from robustvision_core.errors import DataError, unknown_name
 IMAGE_KEYS = ("images", "x", "data")
 LABEL_KEYS = ("labels", "y", "targets")
 CLASS_KEYS = ("classes", "class_names")
+MANY = 1000  # classes that even a small set may number without naming them
 LAYOUTS = ("auto", "nchw", "nhwc")
 
 
@@ -81,9 +82,12 @@ def _classes(archive: NpzArchive, label_key: str) -> tuple[str, ...]:
     # every split's labels count, so that a split without the last class numbers the others alike
     stem = next(stem for stem in LABEL_KEYS if stem in label_key.split("_"))
     labels = [archive.array(key) for key in archive.keys if stem in key.split("_")]
-    return tuple(
-        str(c)
-        for c in range(
-            max((int(part.max()) for part in labels if part.size and part.dtype.kind in "iu"), default=-1) + 1
+    labels = [part for part in labels if part.size and part.dtype.kind in "iu"]
+    count = max((int(part.max()) for part in labels), default=-1) + 1
+    images = sum(part.size for part in labels)
+    if count > max(MANY, 10 * images):
+        raise DataError(
+            f"{archive.path}: {label_key} has the label {count - 1}, and {images} images cannot have so many classes: "
+            "number them from 0, or name them under classes"
         )
-    )
+    return tuple(map(str, range(count)))

@@ -55,9 +55,12 @@ def read_ply(raw: bytes, name: str, scale: float = 1.0) -> Mesh:
         corners = face.get("vertex_indices", face.get("vertex_index"))
         if corners is None or corners.ndim != 2 or corners.shape[1] != 3:
             raise DataError(f"{name}: its faces are no triangles: triangulate it")
-        points = np.stack([vertex[axis] for axis in "xyz"], 1).astype(np.float32) * np.float32(scale)
+        with np.errstate(over="ignore"):
+            points = np.stack([vertex[axis] for axis in "xyz"], 1).astype(np.float32) * np.float32(scale)
+        if not np.isfinite(points).all():
+            raise ValueError("a vertex is not finite")
         faces = torch.from_numpy(corners.astype(np.int64))
-    except (ValueError, KeyError, IndexError, OverflowError) as error:
+    except (ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
         raise DataError(f"{name} is truncated or no PLY file of triangles: {error}") from error
     colours = torch.full((len(points), 3), GREY)
     if {"red", "green", "blue"} <= vertex.keys():
@@ -79,7 +82,7 @@ def _header(raw: bytes) -> tuple[str, list[_Element], int]:
             case ["format", kind, *_]:
                 order = _FORMATS[kind]
             case ["element", name, rows]:
-                elements.append(_Element(name, int(rows), []))
+                elements.append(_Element(name, _count(rows), []))
             case ["property", "list", count, kind, name]:
                 elements[-1].properties.append(_Property(name, _TYPES[kind], _TYPES[count]))
             case ["property", kind, name]:
@@ -87,6 +90,12 @@ def _header(raw: bytes) -> tuple[str, list[_Element], int]:
     if order is None:
         raise ValueError("its header names no format")
     return order, elements, end.end()
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"its header counts {text} rows")
+    return int(text)
 
 
 def _binary(raw: bytes, start: int, elements: list[_Element], order: str) -> dict[str, dict[str, Array]]:
@@ -113,7 +122,7 @@ def _binary(raw: bytes, start: int, elements: list[_Element], order: str) -> dic
 
 def _ascii(text: bytes, elements: list[_Element]) -> dict[str, dict[str, Array]]:
     held = {}
-    lines = text.split(b"\n")
+    lines = [line for line in text.split(b"\n") if line.strip()]
     for element in elements:
         rows, lines = lines[: element.rows], lines[element.rows :]
         table = np.array([row.split() for row in rows], dtype=np.float64).reshape(element.rows, -1)
@@ -124,10 +133,21 @@ def _ascii(text: bytes, elements: list[_Element]) -> dict[str, dict[str, Array]]
                 width = int(table[0, column])
                 _check_lengths(table[:, column], width, element.name)
                 column += 1
-            values = table[:, column : column + width].astype(one.type)
+            values = _as_type(table[:, column : column + width], one)
             held[element.name][one.name] = values if one.length else values[:, 0]
             column += width
     return held
+
+
+def _as_type(numbers: Array, one: _Property) -> Array:
+    """Numbers read from text in the type of their property."""
+    kind = np.dtype(one.type)
+    if kind.kind in "iu":
+        bounds = np.iinfo(kind)
+        if not ((numbers >= bounds.min) & (numbers <= bounds.max) & (numbers == np.floor(numbers))).all():
+            raise ValueError(f"{one.name} holds a number that is not whole, or out of range")
+    with np.errstate(over="ignore"):
+        return numbers.astype(kind)
 
 
 def _check_lengths(counts: Array, size: int, element: str) -> None:

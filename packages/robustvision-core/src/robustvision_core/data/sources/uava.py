@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustvision_core.config import parse_json
 from robustvision_core.data.offline.drone_meshes import KEYPOINTS
 from robustvision_core.data.offline.drones import camera
 from robustvision_core.data.poses.pinhole import nearest_rotation, project
@@ -121,7 +122,7 @@ def _annotations(top: pathlib.Path, metadata: str, folder: str) -> dict[str, Any
         found = ", ".join(file.name for file in files) or "none"
         raise DataError(f"uava: expected one JSON file of annotations in {top}, found {found}: name it with metadata")
     try:
-        held = json.loads(files[0].read_bytes())["drones"][folder]
+        held = parse_json(files[0].read_bytes(), str(files[0]), DataError)["drones"][folder]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{files[0]} holds no annotations of {folder} under 'drones': {error!r}") from error
     if not isinstance(held, dict):
@@ -137,8 +138,10 @@ def _rows(top: pathlib.Path, split: str, folder: str, frames: Sequence[int], ann
             parts = path.name.split("_")
             if len(parts) not in (6, 7) or parts[-2] != VIEW or not parts[2].isdigit() or int(parts[2]) not in frames:
                 continue
-            one = annotations.get(f"{building}_{parts[0]}_{parts[1]}", {}).get(VIEW, {}).get(parts[2], {})
-            if one.get("visibleAll", False):
+            one: Any = annotations
+            for key in (f"{building}_{parts[0]}_{parts[1]}", VIEW, parts[2]):
+                one = one.get(key) if isinstance(one, dict) else None
+            if isinstance(one, dict) and one.get("visibleAll", False):
                 rows.append(_Row(path, _decoded(one, "pose", path), _decoded(one, "3dpoints", path)))
     return rows
 
@@ -156,5 +159,5 @@ def _decoded(annotation: dict[str, Any], field: str, path: pathlib.Path) -> Any:
     value = annotation.get(field)
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"uava: {field} of {path} is no list of numbers: {error}") from error
