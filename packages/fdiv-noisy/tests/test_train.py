@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 import torch
 from fdiv_noisy import FDivergenceLoss, PairConditionalLoss, WarmUp, auto_loss, class_prior, noise
+from fdiv_noisy.choice.race import Race
 from fdiv_noisy.cli import criteria, main
 from fdiv_noisy.cli.batches import PeerBatches, make_batches
 from fdiv_noisy.cli.classifier import Classifier, make_network, statistics
@@ -65,13 +66,18 @@ def test_every_loss_trains(loss: str, tmp_path: pathlib.Path) -> None:
     [
         ("sparse-high", "auto", "sparse", "PairConditionalLoss"),
         ("sparse-high", "pair-conditional", "sparse", "PairConditionalLoss"),
-        ("uniform-high", "auto", "uniform", "FDivergenceLoss"),
+        ("uniform-high", "auto", "uniform", None),
         ("none", "auto", "clean", "CrossEntropyLoss"),
         ("random-high", "forward", "uniform", "ForwardCorrection"),
     ],
 )
 def test_noise_is_found_and_answered(
-    noise: str, loss: str, structure: str, chosen: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    noise: str,
+    loss: str,
+    structure: str,
+    chosen: str | None,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["--noise", noise, "--loss", loss, "--train-size", "0", "--epochs", "2"]
     assert main(["train", *SMALL, *arguments, "--out", str(tmp_path / "run")]) == 0
@@ -81,7 +87,11 @@ def test_noise_is_found_and_answered(
     criterion, report = criteria.build(replace(config, train_size=0), load(replace(config, train_size=0)))
     assert report is not None
     assert report.structure == structure
-    assert type(criterion.then).__name__ == chosen
+    if loss == "auto":
+        assert report.choice.count("\n") >= 4
+        assert "taken: " in report.choice
+    if chosen:
+        assert type(criterion.then).__name__ == chosen
     assert criterion.epochs == (1 if loss in ("auto", "pair-conditional") else 0)
 
 
@@ -114,12 +124,18 @@ def test_pair_conditional_refuses_a_matrix_without_pairs(tmp_path: pathlib.Path,
 def test_examining_takes_the_configured_network_device_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict] = []
 
+    def raced(images, labels, num_classes, losses, **options) -> Race:
+        assert (options["make_model"] is None) == (asked[-1]["make_model"] is None)
+        assert options["plan"].steps == 2 * 7  # epochs of 200 samples in batches of 32
+        return Race(labels, dict.fromkeys(losses, labels))
+
     def fake(images, labels, num_classes, **options):
         asked.append(options)
         options["on_epoch"](0, 1, 0.5)
         return select_structure(torch.eye(num_classes)[labels].add(0.01).div(1 + 0.01 * num_classes), labels)
 
     monkeypatch.setattr(criteria, "estimate", fake)
+    monkeypatch.setattr(criteria, "run_race", raced)
     config = small(network="preact_resnet18")
     with Runtime.session("cpu") as runtime:
         criteria.build(config, load(config), runtime)
@@ -137,8 +153,9 @@ def test_external_product_goes_with_every_loss(tmp_path: pathlib.Path) -> None:
 
 def test_auto_loss_in_two_lines() -> None:
     train = load(replace(small(noise="sparse-high"), train_size=0)).in_memory()
-    criterion, report = auto_loss(train.images, train.labels, 10, warmup=2)
+    criterion, report = auto_loss(train.images, train.labels, 10, warmup=2, race=False)
     assert criterion.epochs == 2
+    assert criterion.samples == len(train.labels)
     assert {tuple(pair) for pair in report.pairs.tolist()} == {(0, 1), (2, 3), (4, 8), (5, 7), (6, 9)}
     with pytest.raises(ValueError, match="warmup must be at least 1"):
         auto_loss(train.images, train.labels, 10, warmup=0)

@@ -4,8 +4,10 @@ from .adaptors import lightning_callback as lightning_callback
 from .auto import auto_loss as auto_loss
 from .divergences import DIVERGENCES as DIVERGENCES
 from .divergences import Divergence as Divergence
+from .estimation import LabelIssues as LabelIssues
 from .estimation import NoiseReport as NoiseReport
 from .estimation import estimate as estimate
+from .estimation import label_issues as label_issues
 from .labels import class_prior as class_prior
 from .losses.backward import BackwardCorrection as BackwardCorrection
 from .losses.dmi import DMILoss as DMILoss

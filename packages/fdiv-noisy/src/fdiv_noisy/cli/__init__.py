@@ -36,6 +36,11 @@ COMMANDS = {
         ".noise:inspect_noise",
         ".options:InspectConfig",
     ),
+    "issues": (
+        "find the labels that are wrong",
+        ".issues:find_issues",
+        ".options:IssuesConfig",
+    ),
     "estimate": (
         "find the noise in noisy labels alone",
         ".noise:estimate_noise",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import pathlib
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from robustvision_core.data import ImageSet
@@ -13,12 +15,15 @@ from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fdiv_noisy.auto import choose_loss
+from fdiv_noisy.auto import answer
+from fdiv_noisy.choice.candidates import candidates
+from fdiv_noisy.choice.race import Plan, run_race
+from fdiv_noisy.choice.verdict import Verdict, decide
 from fdiv_noisy.cli.classifier import new_network
 from fdiv_noisy.cli.data import NoisySet
-from fdiv_noisy.cli.recipes import TrainConfig
+from fdiv_noisy.cli.recipes import Optimizer, TrainConfig
 from fdiv_noisy.divergences import DIVERGENCES
-from fdiv_noisy.estimation import NoiseReport, estimate, find_pairs
+from fdiv_noisy.estimation import NoiseReport, cross_fit_probabilities, estimate, find_pairs
 from fdiv_noisy.labels import class_prior
 from fdiv_noisy.losses.backward import BackwardCorrection
 from fdiv_noisy.losses.dmi import DMILoss
@@ -57,7 +62,10 @@ def build(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) 
     prior = class_prior(noisy.train.labels, noisy.num_classes)
     if config.loss == "auto":
         assert report is not None
-        return choose_loss(report, prior, warmup=warmup_epochs(config)), report
+        plan = make_plan(config, len(noisy.train))
+        verdict = hold_race(config, noisy.in_memory(), report, plan, runtime)
+        epochs = replace(plan, steps=None)  # training says which epoch runs
+        return answer(report, verdict, prior, plan=epochs, warmup=warmup_epochs(config))
     transition = _transition(config, noisy, report)
     if config.loss in DIVERGENCES:
         criterion: nn.Module = FDivergenceLoss(
@@ -108,8 +116,6 @@ def find_noise(
     Raises:
         UserError: There are too few samples, or the network does not take such images.
     """
-    channels, height, _ = train.shape
-    simple = config.network == "cnn" and channels == 1
     show = config.progress and sys.stderr.isatty() and (runtime is None or runtime.is_main)
     with tqdm(desc="examining the noise", unit=" epochs", disable=not show, leave=False) as bar:
 
@@ -122,9 +128,7 @@ def find_noise(
                 train.images,
                 train.labels,
                 train.num_classes,
-                make_model=None
-                if simple
-                else functools.partial(new_network, config.network, channels, height, train.num_classes),
+                make_model=examiner(config, train),
                 refine=refine,
                 device=None if runtime is None else runtime.device,
                 seed=config.seed,
@@ -133,6 +137,67 @@ def find_noise(
         except ValueError as error:
             raise UserError(f"the noise of {config.data} cannot be found: {error}") from error
     return report if runtime is None else runtime.from_main(report)
+
+
+def posteriors(config: TrainConfig, train: ImageSet, runtime: Runtime) -> Tensor:
+    """Out-of-fold posteriors (N, K) of the labels, from the networks that `find_noise` trains."""
+    show = config.progress and sys.stderr.isatty()
+    with tqdm(desc="learning the labels", unit=" epochs", disable=not show, leave=False) as bar:
+        try:
+            return cross_fit_probabilities(
+                train.images,
+                train.labels,
+                train.num_classes,
+                make_model=examiner(config, train),
+                device=runtime.device,
+                seed=config.seed,
+                on_epoch=lambda fold, epoch, loss: bar.set_postfix(network=fold + 1, epoch=epoch),
+            )
+        except ValueError as error:
+            raise UserError(f"the labels of {config.data} cannot be judged: {error}") from error
+
+
+def examiner(config: TrainConfig, train: ImageSet) -> Callable[[], nn.Module] | None:
+    """Makes the networks that examine the labels: that of `config`, or None, the small default, for grey images."""
+    channels, height, _ = train.shape
+    if config.network == "cnn" and channels == 1:
+        return None
+    return functools.partial(new_network, config.network, channels, height, train.num_classes)
+
+
+def make_plan(config: TrainConfig, n: int) -> Plan:
+    """The training of `config` on `n` samples, for a race to imitate."""
+    steps = config.epochs * -(-n // config.batch_size)
+    return Plan(steps, config.batch_size, functools.partial(make_optimizer, config.optimizer))
+
+
+def make_optimizer(asked: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that a configuration asks for."""
+    if asked.name == "adam":
+        return torch.optim.Adam(parameters, asked.lr, weight_decay=asked.weight_decay)
+    return torch.optim.SGD(parameters, asked.lr, asked.momentum, weight_decay=asked.weight_decay)
+
+
+def hold_race(
+    config: TrainConfig, train: ImageSet, report: NoiseReport, plan: Plan, runtime: Runtime | None = None
+) -> Verdict:
+    """The verdict of a race of the losses that the report allows; that of rank 0 speaks for all processes."""
+    losses = candidates(report, class_prior(train.labels, train.num_classes))
+    show = config.progress and sys.stderr.isatty() and (runtime is None or runtime.is_main)
+    with tqdm(desc="racing losses", unit=" trainings", disable=not show, leave=False) as bar:
+        race = run_race(
+            train.images,
+            train.labels,
+            train.num_classes,
+            losses,
+            plan=plan,
+            make_model=examiner(config, train),
+            device=None if runtime is None else runtime.device,
+            seed=config.seed,
+            on_training=bar.update,
+        )
+    verdict = decide(race, report)
+    return verdict if runtime is None else runtime.from_main(verdict)
 
 
 def _pairs(config: TrainConfig, transition: Transition | None, report: NoiseReport | None) -> Tensor:

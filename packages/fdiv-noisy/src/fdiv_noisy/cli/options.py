@@ -72,6 +72,27 @@ class EstimateConfig(DataConfig):
 
 
 @dataclass(frozen=True)
+class IssuesConfig(DataConfig):
+    """Say of every label how likely it is wrong, and what it should be."""
+
+    noise: str = "none"
+    """Noise to try it on, as of train; none takes the labels as they are."""
+    probs: str = ""
+    """Your own out-of-fold probabilities (N, K), .npy or .pt, in the order of the training set; empty trains
+    networks."""
+    network: str = "cnn"
+    """Of the networks that are trained, as of train; cnn takes a small one for grey images."""
+    seed: int = 0
+    """Of those networks."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: str = "issues"
+    """Folder for issues.csv and issues.png."""
+    progress: bool = True
+    """Show a bar on a terminal."""
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Train on scikit-learn's digits under heavy label noise, with and without the package's losses."""
 

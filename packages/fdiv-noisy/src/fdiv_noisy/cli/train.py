@@ -87,7 +87,7 @@ def fit_on(
     wrapped = runtime.wrap(step)
     if runtime.device.type == "cuda":
         channels_last(step.network)
-    optimizer = make_optimizer(config, step)
+    optimizer = criteria.make_optimizer(config.optimizer, step.parameters())
     held = None if noisy.val is None else ordered_batches(config, noisy.val, classifier, runtime)
 
     def validate() -> dict[str, float]:
@@ -123,14 +123,6 @@ def selection_score(criterion: nn.Module, logits: Tensor, labels: Tensor) -> flo
 def takes_peers(criterion: WarmUp) -> bool:
     """Whether the loss after the warm-up wants the further batches of algorithm 1."""
     return isinstance(criterion.then, FDivergenceLoss) and criterion.then.product == "external"
-
-
-def make_optimizer(config: TrainConfig, step: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of `config`."""
-    asked = config.optimizer
-    if asked.name == "adam":
-        return torch.optim.Adam(step.parameters(), asked.lr, weight_decay=asked.weight_decay)
-    return torch.optim.SGD(step.parameters(), asked.lr, asked.momentum, weight_decay=asked.weight_decay)
 
 
 def make_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:

@@ -6,6 +6,7 @@ from fdiv_noisy.estimation.anchors import anchor_points
 from fdiv_noisy.estimation.confident import ConfidentJoint, confident_joint
 from fdiv_noisy.estimation.cross_fit import Fit, cross_fit_probabilities
 from fdiv_noisy.estimation.dual import dual_t
+from fdiv_noisy.estimation.issues import LabelIssues, label_issues
 from fdiv_noisy.estimation.neighbours import PairRates, pair_rates
 from fdiv_noisy.estimation.pairs import Pairs, find_pairs
 from fdiv_noisy.estimation.pipeline import estimate
@@ -17,6 +18,7 @@ __all__ = [
     "AnchorSets",
     "ConfidentJoint",
     "Fit",
+    "LabelIssues",
     "NoiseReport",
     "PairRates",
     "Pairs",
@@ -27,6 +29,7 @@ __all__ = [
     "dual_t",
     "estimate",
     "find_pairs",
+    "label_issues",
     "pair_rates",
     "select_structure",
 ]

@@ -96,8 +96,8 @@ def cross_fit_probabilities(
         raise ValueError(f"cross-fitting {fit.folds} folds needs at least {10 * fit.folds} samples, got {len(labels)}")
     if make_model is None:
         inputs = pooled(inputs)
-        make_model = functools.partial(_small_mlp, inputs.shape[1], num_classes)
-    samples = _Samples(inputs, labels, inputs.device if device is None else torch.device(device))
+        make_model = functools.partial(small_mlp, inputs.shape[1], num_classes)
+    samples = Samples(inputs, labels, inputs.device if device is None else torch.device(device))
     generator = torch.Generator().manual_seed(seed)
     parts = torch.randperm(len(labels), generator=generator).tensor_split(fit.folds)
     probs = torch.empty(len(labels), num_classes, device=labels.device)
@@ -109,7 +109,7 @@ def cross_fit_probabilities(
             for epoch, loss in enumerate(_train(model, samples, rest, fit, generator)):
                 if on_epoch:
                     on_epoch(fold, epoch, loss)
-            probs[part.to(probs.device)] = _predict(model, samples, part).softmax(1).to(probs.device)
+            probs[part.to(probs.device)] = predict(model, samples, part).softmax(1).to(probs.device)
     return probs
 
 
@@ -128,23 +128,27 @@ def pooled(inputs: Tensor) -> Tensor:
     return (vectors - vectors.mean()) / vectors.std().clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def _small_mlp(width: int, num_classes: int) -> nn.Module:
+def small_mlp(width: int, num_classes: int) -> nn.Module:
+    """The default network: one hidden layer of 128."""
     return nn.Sequential(nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, num_classes))
 
 
-class _Samples(NamedTuple):
+class Samples(NamedTuple):
+    """Inputs and labels where they are, and the device that batches of them go to."""
+
     inputs: Tensor
     labels: Tensor
     device: torch.device
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (B, ...) as floats and labels (B,) of those rows."""
         inputs = self.inputs[rows.to(self.inputs.device)].to(self.device)
         if inputs.dtype == torch.uint8:
             inputs = inputs.float() / 255
         return inputs, self.labels[rows.to(self.labels.device)].to(self.device)
 
 
-def _train(model: nn.Module, samples: _Samples, rows: Tensor, fit: Fit, generator: torch.Generator) -> Iterator[float]:
+def _train(model: nn.Module, samples: Samples, rows: Tensor, fit: Fit, generator: torch.Generator) -> Iterator[float]:
     """Train the model, giving the validation loss of each epoch; it ends with the weights of the best one."""
     held = max(1, round(fit.held_out * len(rows)))
     watched, rows = rows[:held], rows[held:]
@@ -152,7 +156,7 @@ def _train(model: nn.Module, samples: _Samples, rows: Tensor, fit: Fit, generato
     best_loss, best_weights, waited = math.inf, copy.deepcopy(model.state_dict()), 0
     for _ in range(fit.epochs):
         _train_epoch(model, samples, rows[torch.randperm(len(rows), generator=generator)], optimizer, fit.batch_size)
-        loss = float(cross_entropy(_predict(model, samples, watched), samples.batch(watched)[1]))
+        loss = float(cross_entropy(predict(model, samples, watched), samples.batch(watched)[1]))
         yield loss
         waited += 1
         if loss < best_loss:
@@ -163,7 +167,7 @@ def _train(model: nn.Module, samples: _Samples, rows: Tensor, fit: Fit, generato
 
 
 def _train_epoch(
-    model: nn.Module, samples: _Samples, rows: Tensor, optimizer: torch.optim.Optimizer, batch_size: int
+    model: nn.Module, samples: Samples, rows: Tensor, optimizer: torch.optim.Optimizer, batch_size: int
 ) -> None:
     model.train()
     for batch in rows.split(batch_size):
@@ -176,6 +180,7 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _predict(model: nn.Module, samples: _Samples, rows: Tensor) -> Tensor:
+def predict(model: nn.Module, samples: Samples, rows: Tensor) -> Tensor:
+    """Logits (B, K) of those rows, in evaluation mode."""
     model.eval()
     return torch.cat([model(samples.batch(chunk)[0]).float() for chunk in rows.split(CHUNK)])

@@ -12,8 +12,11 @@ SHOWN_CLASSES = 20
 MEANING = {
     "clean": "next to no label noise",
     "sparse": "labels flip inside pairs of classes",
+    "sparse+uniform": "labels flip inside pairs of classes, and evenly to all others",
+    "groups": "labels flip inside groups of classes",
     "uniform": "every other class flips to a class with the same chance",
     "general": "a transition matrix without further structure",
+    "undecided": "classes that overlap look the same as wrong labels here",
 }
 
 
@@ -22,9 +25,10 @@ class NoiseReport:
     """What `estimate` finds, from noisy labels alone.
 
     Attributes:
-        structure: `clean`, `sparse`, `uniform` or `general`.
-        transition: The noise: `Sparse`, `Uniform`, or a (K, K) matrix (for `general` and `clean`).
-        pairs: (P, 2) int64, the classes of each pair; none unless the structure is `sparse`.
+        structure: `clean`, `sparse`, `sparse+uniform`, `groups`, `uniform`, `general`, or `undecided` where the labels
+            may as well be right.
+        transition: The noise: `Sparse`, `Uniform`, or a (K, K) matrix.
+        pairs: (P, 2) int64, the classes of each pair; none unless the structure is `sparse` or `sparse+uniform`.
         rate: Estimated share of wrong labels.
         share: Part of the flips that lies inside pairs, in [0, 1]; see `find_pairs`.
         misfit: L1 distance of the estimated matrix to its uniform fit over its off-diagonal mass, less what sampling
@@ -32,6 +36,9 @@ class NoiseReport:
         n: Number of labels.
         method: How the transition was estimated.
         warnings: What should be known before the estimate is used.
+        interval: Bounds of the share of wrong labels. The lower is what the most typical samples show: overlap of
+            classes, which raises `rate`, is least there. (0, 1) where nothing was asked.
+        choice: What a race of losses found, as text; empty where there was none.
     """
 
     structure: str
@@ -43,6 +50,8 @@ class NoiseReport:
     n: int
     method: str
     warnings: tuple[str, ...] = ()
+    interval: tuple[float, float] = (0.0, 1.0)
+    choice: str = ""
 
     def matrix(self) -> Tensor:
         """The (K, K) row-stochastic matrix of the noise."""
@@ -50,15 +59,17 @@ class NoiseReport:
 
     def __str__(self) -> str:
         matrix = self.matrix()
+        low, high = self.interval
         lines = [
             f"{self.structure} noise: {MEANING[self.structure]}",
-            f"about {self.rate:.1%} of {self.n} labels wrong ({self.method})",
+            f"about {self.rate:.1%} of {self.n} labels wrong, between {low:.0%} and {high:.0%} ({self.method})",
             f"flips inside pairs: {self.share:.0%}; misfit of the uniform model: {self.misfit:.2f}",
         ]
         for i, j in self.pairs.tolist():
             lines.append(f"  {i} -> {j}: {float(matrix[i, j]):.3f}   {j} -> {i}: {float(matrix[j, i]):.3f}")
-        if self.structure in ("uniform", "general") and len(matrix) <= SHOWN_CLASSES:
+        if self.structure not in ("clean", "sparse") and len(matrix) <= SHOWN_CLASSES:
             lines.append("transition matrix (rows: true class):")
             lines += ["  " + " ".join(f"{value:.3f}" for value in row) for row in matrix.tolist()]
         lines += [f"warning: {text}" for text in self.warnings]
+        lines += [self.choice] if self.choice else []
         return "\n".join(lines)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from fdiv_noisy.estimation.blocks import EVEN, MOST, background, completed, find_groups, fit_blocks
 from fdiv_noisy.estimation.checks import check_probabilities
 from fdiv_noisy.estimation.pairs import find_pairs
 from fdiv_noisy.estimation.report import NoiseReport
@@ -14,7 +15,15 @@ from fdiv_noisy.estimation.sets import AnchorSets, anchor_sets
 from fdiv_noisy.transition import Sparse, Transition, as_matrix, fit_sparse, fit_uniform
 
 CLEAN_RATE = 0.03
+TYPICAL = 0.01  # share of a class's samples that count as most typical
+FEWEST_TYPICAL = 60
+Z = 1.96
+OVERLAP = (
+    "the labels of the most typical samples are right: what seems wrong elsewhere may be classes that overlap, so that "
+    "no correction should rest on this"
+)
 SPARSE_SHARE = 0.6  # a cycle of flips reaches one half
+BACKED_SHARE = 0.3  # the same where the flips outside the pairs are even
 UNIFORM_MISFIT = 0.2
 PURE_LABELS = 250  # labels a class needs to show the structure
 PURE_FRACTIONS = (0.05, 0.2)
@@ -31,8 +40,11 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     that flip. In this order:
 
     * `clean` if fewer than 3 % of the labels seem wrong.
-    * `sparse` if pairs of classes (`find_pairs`) hold more than 0.6 of all flips. What is outside them is
-      taken for class overlap.
+    * `undecided` if the most typical samples, where overlap of classes is least, show no wrong labels: what looks wrong
+      elsewhere may be overlap.
+    * `sparse` if pairs of classes (`find_pairs`) hold more than 0.6 of all flips; `sparse+uniform` if the other flips
+      are many and even. What is outside the pairs else is taken for class overlap.
+    * `groups` if groups of classes (`find_groups`) hold more than 0.6 of all flips, evenly inside each.
     * `uniform` if the matrix is near its uniform fit: what the fit misses, less the part that sampling error alone
       explains, is at most 0.2 of the flips or no larger than that sampling error. The general matrix would then be
       further off than the fit.
@@ -48,27 +60,99 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     pure, sets = pure_sets(probs, labels), anchor_sets(probs, labels)
     found = find_pairs(pure.transition, pure.standard_error())
     misfit, by_chance = _uniform_misfit(pure)
+    low, high = rate_interval(probs, labels)
+    seeming = wrong_share(pure.transition, labels)
     pairs = found.pairs[:0]
     transition: Transition
-    if wrong_share(pure.transition, labels) < CLEAN_RATE:
+    if seeming < CLEAN_RATE:
         structure, transition = "clean", pure.transition
-    elif found.share > SPARSE_SHARE:
-        structure, transition, pairs = "sparse", fit_sparse(sets.transition, found.pairs)[0], found.pairs
+    elif low < CLEAN_RATE and not _flips_are_likelier(pure):
+        structure, transition = "undecided", sets.transition
+    elif found.share > SPARSE_SHARE or (found.share > BACKED_SHARE and _even_background(pure, found.pairs)):
+        structure, transition = _in_pairs(pure, sets.transition, found.pairs)
+        pairs = found.pairs
+    elif (grouped := _in_groups(probs, labels, sets)) is not None:
+        structure, transition = "groups", grouped
     elif misfit <= max(UNIFORM_MISFIT, by_chance):
         structure, transition = "uniform", fit_uniform(sets.transition)[0]
     else:
         structure, transition = "general", sets.transition
+    rate = wrong_share(as_matrix(transition), labels)
+    doubts = [OVERLAP] if structure == "undecided" else []
     return NoiseReport(
         structure=structure,
         transition=transition,
         pairs=pairs,
-        rate=wrong_share(as_matrix(transition), labels),
+        rate=rate,
         share=found.share,
         misfit=misfit,
         n=len(labels),
         method="anchor sets",
-        warnings=(*_data_warnings(probs, labels, sets), *information_warnings(transition)),
+        warnings=(*doubts, *_data_warnings(probs, labels, sets), *information_warnings(transition)),
+        interval=(min(low, rate), max(high, rate)),
     )
+
+
+def rate_interval(probs: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Bounds of the share of wrong labels among the most typical samples of all classes (95 %, Wilson).
+
+    The samples are the hundredth with the largest probability of each class, 60 at least in all. Overlap makes few of
+    them differ from their class, noise as many as elsewhere.
+    """
+    n, k = probs.shape
+    each = max(1, math.ceil(max(TYPICAL * n, FEWEST_TYPICAL) / k))
+    rows = probs.topk(min(each, n), dim=0).indices
+    wrong = (labels[rows] != torch.arange(k, device=labels.device)).double()
+    m, share = wrong.numel(), float(wrong.mean())
+    middle = (share + Z**2 / (2 * m)) / (1 + Z**2 / m)
+    half = Z / (1 + Z**2 / m) * math.sqrt(share * (1 - share) / m + Z**2 / (4 * m**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _flips_are_likelier(sets: AnchorSets) -> bool:
+    """Whether some class has another label more often than its own, which overlap cannot do."""
+    t = sets.transition
+    return bool((t.argmax(1) != torch.arange(len(t), device=t.device)).any())
+
+
+def _in_pairs(pure: AnchorSets, matrix: Tensor, pairs: Tensor) -> tuple[str, Transition]:
+    """Pairs alone, or on a uniform background if what lies outside them is much and even."""
+    if not _even_background(pure, pairs):
+        return "sparse", fit_sparse(matrix, pairs)[0]
+    i, j = pairs.unbind(1)
+    fit = background(matrix, _outside(pairs, len(matrix)))
+    fit[i, j], fit[j, i] = matrix[i, j], matrix[j, i]
+    return "sparse+uniform", completed(fit)
+
+
+def _even_background(pure: AnchorSets, pairs: Tensor) -> bool:
+    """Whether flips that leave their pair are more than overlap is likely to give, and the same for all classes."""
+    t = pure.transition
+    outside = _outside(pairs, len(t))
+    flips = float(t[outside].sum())
+    by_chance = math.sqrt(2 / math.pi) * float(pure.standard_error()[outside].sum())
+    missed = float((t - background(t, outside))[outside].abs().sum())
+    return flips >= 2 * CLEAN_RATE * len(t) and missed <= by_chance + UNIFORM_MISFIT * flips
+
+
+def _outside(pairs: Tensor, num_classes: int) -> Tensor:
+    outside = ~torch.eye(num_classes, dtype=torch.bool, device=pairs.device)
+    i, j = pairs.unbind(1)
+    outside[i, j] = outside[j, i] = False
+    return outside
+
+
+def _in_groups(probs: Tensor, labels: Tensor, sets: AnchorSets) -> Tensor | None:
+    k = probs.shape[1]
+    counts = torch.bincount(probs.argmax(1) * k + labels, minlength=k * k).view(k, k)
+    groups = find_groups(counts)
+    if groups.share <= MOST:
+        return None
+    fit, missed = fit_blocks(sets.transition, groups.members)
+    error = sets.standard_error()[groups.members[:, None] == groups.members].sum()
+    flips = fit[groups.members[:, None] == groups.members].sum() - fit.diag().sum()
+    by_chance = math.sqrt(2 / math.pi) * float(error / flips)
+    return fit if missed <= EVEN + by_chance else None
 
 
 def pure_sets(probs: Tensor, labels: Tensor) -> AnchorSets:

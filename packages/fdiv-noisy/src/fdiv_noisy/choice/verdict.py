@@ -1,0 +1,118 @@
+r"""From the race to the loss.
+
+Accuracy on noisy labels ranks classifiers as accuracy on clean ones does, wherever the true class is the likeliest
+label (Chen et al. 2021). So it chooses, and a loss that is no clear winner over a simpler one is not taken.
+
+Where the report finds classes whose labels are wrong more often than right, that accuracy misleads. Overlap of classes
+cannot look like this: the most typical samples of a class would still have its label. There a corrected loss is judged
+by the accuracy that the report implies, $E[C_{\tilde y \hat y}]$ with the bias correction C of the noise; the
+pair-conditional loss, which rests on the pairs alone, is taken unless it does worse by that measure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fdiv_noisy.choice.candidates import PLAIN, well_conditioned
+from fdiv_noisy.choice.race import Race
+from fdiv_noisy.estimation import NoiseReport
+from fdiv_noisy.transition import coefficients
+
+CLEARLY = 1.0  # standard errors by which a loss must beat a simpler one
+VERY_CLEARLY = 3.0  # the same where the judgement rests on an estimated matrix
+NOT_WORSE = -2.0  # standard errors that the pair-conditional loss may be behind
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One candidate in the race.
+
+    Attributes:
+        name: The loss.
+        accuracy: Its share of right guesses by the noisy labels.
+        implied: The clean accuracy that the report's noise implies; None where that says no more than `accuracy`.
+    """
+
+    name: str
+    accuracy: float
+    implied: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The loss that is taken, and why.
+
+    Attributes:
+        name: The loss, a name of `candidates`.
+        why: One sentence.
+        standings: All candidates.
+        judged: Number of labels they were judged by.
+    """
+
+    name: str
+    why: str
+    standings: tuple[Standing, ...]
+    judged: int
+
+    def __str__(self) -> str:
+        lines = [f"{'candidate':<18}{'noisy labels, %':>17}{'implied clean, %':>18}"]
+        for one in self.standings:
+            implied = "" if one.implied is None else f"{100 * one.implied:.1f}"
+            lines.append(f"{one.name:<18}{100 * one.accuracy:>17.1f}{implied:>18}")
+        return "\n".join([*lines, f"taken: {self.name}, {self.why} ({self.judged} labels kept back)"])
+
+
+def decide(race: Race, report: NoiseReport) -> Verdict:
+    """The loss to train with."""
+    right = {name: (guesses == race.labels).double() for name, guesses in race.guesses.items()}
+    implied = _implied(race, report)
+    best, why = PLAIN[0], "the plain choice, which none beats clearly"
+    for name in PLAIN[1:]:
+        if _lead(right[name], right[best]) > CLEARLY:
+            best, why = name, "it guesses noisy labels best among the losses that know nothing of the noise"
+    likeliest = truth_is_likeliest(report)
+    for name in race.guesses:
+        if name in PLAIN:
+            continue
+        if likeliest and _lead(right[name], right[best]) > CLEARLY:
+            best, why = name, "it guesses noisy labels best"
+        needed = NOT_WORSE if name == "pair-conditional" else VERY_CLEARLY
+        if not likeliest and implied and _lead(implied[name], implied[best]) > needed:
+            best, why = name, "for labels of some classes seem to be wrong more often than right"
+    means = _means(race, report)
+    standings = tuple(Standing(name, float(values.mean()), means[name]) for name, values in right.items())
+    return Verdict(best, why, standings, len(race.labels))
+
+
+def truth_is_likeliest(report: NoiseReport) -> bool:
+    """Whether the true class is the likeliest label of each class, by the report."""
+    matrix = report.matrix()
+    return bool((matrix.argmax(1) == torch.arange(len(matrix), device=matrix.device)).all())
+
+
+def _implied(race: Race, report: NoiseReport) -> dict[str, Tensor] | None:
+    if report.structure in ("clean", "uniform", "undecided"):
+        return None
+    if isinstance(report.transition, Tensor) and not well_conditioned(report.matrix()):
+        return None
+    worth = coefficients(report.transition).double().cpu()
+    return {name: worth[race.labels, guesses] for name, guesses in race.guesses.items()}
+
+
+def _means(race: Race, report: NoiseReport) -> dict[str, float | None]:
+    """The clean accuracy of each candidate that the report implies, for the table."""
+    matrix = report.matrix().double().cpu()
+    if report.structure in ("clean", "undecided") or not well_conditioned(matrix):
+        return dict.fromkeys(race.guesses)
+    worth = torch.linalg.inv(matrix)
+    return {name: float(worth[race.labels, guesses].mean()) for name, guesses in race.guesses.items()}
+
+
+def _lead(one: Tensor, other: Tensor) -> float:
+    """By how many standard errors the mean of `one` (M,) lies above that of `other`, pair by pair."""
+    difference = one - other
+    error = difference.std() / len(difference) ** 0.5
+    return float(difference.mean() / error.clamp_min(1e-12)) if bool(error > 0) else 0.0

@@ -1,0 +1,91 @@
+"""`fdiv-noisy issues`: which labels of a data set are wrong, and what they should be."""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+import sys
+
+import torch
+from robustvision_core.data import ImageSet, folder_files
+from robustvision_core.errors import DataError, UserError
+from robustvision_core.run import plots
+from robustvision_core.run.runtime import Runtime
+from torch import Tensor
+
+from fdiv_noisy.cli.criteria import posteriors
+from fdiv_noisy.cli.data import clean_images, noisy_labels
+from fdiv_noisy.cli.options import IssuesConfig
+from fdiv_noisy.estimation.issues import LabelIssues, label_issues
+from fdiv_noisy.estimation.structure import select_structure
+
+SHOWN = 40
+
+
+def find_issues(config: IssuesConfig) -> None:
+    """Write `issues.csv`, the likeliest wrong label first, and a sheet of the worst."""
+    train_config = config.train_config(seed=config.seed, network=config.network, progress=config.progress)
+    with Runtime.session(config.device, seed=config.seed) as runtime:
+        clean = clean_images(train_config, "train")
+        samples = clean.with_labels(noisy_labels(train_config, clean))
+        probs = read_probs(config.probs, samples) if config.probs else posteriors(train_config, samples, runtime)
+    try:
+        report = select_structure(probs, samples.labels)
+        found = label_issues(probs, samples.labels)
+    except ValueError as error:
+        raise UserError(f"the labels of {config.data} cannot be judged: {error}") from error
+    folder = pathlib.Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder / "issues.csv", found, samples, sample_names(config, samples))
+    draw(folder / "issues.png", found, samples)
+    expected = float(found.wrong.sum())
+    sys.stdout.write(f"{report}\nabout {expected:.0f} labels to look at first: {folder / 'issues.csv'}\n")
+
+
+def read_probs(path: str, samples: ImageSet) -> Tensor:
+    """Out-of-fold posteriors (N, K) from a .pt or .npy file."""
+    try:
+        if path.endswith(".npy"):
+            import numpy
+
+            probs = torch.from_numpy(numpy.load(path, allow_pickle=False)).float()
+        else:
+            probs = torch.load(path, map_location="cpu", weights_only=True).float()
+    except Exception as error:
+        raise DataError(f"--probs {path} holds no probabilities: {error}") from error
+    expected = (len(samples), samples.num_classes)
+    if tuple(probs.shape) != expected:
+        raise DataError(f"--probs {path} has shape {tuple(probs.shape)}, the data needs {expected}")
+    return probs
+
+
+def sample_names(config: IssuesConfig, samples: ImageSet) -> list[str]:
+    """The file of each sample of a folder, else its number in the training set."""
+    kind, _, path = config.data.partition(":")
+    if kind == "folder":
+        return [str(file) for file in folder_files(path, "train").paths]
+    return [str(number) for number in samples.ids.tolist()]
+
+
+def write_table(path: pathlib.Path, found: LabelIssues, samples: ImageSet, names: list[str]) -> None:
+    """One line a sample, the likeliest wrong label first."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["sample", "label", "suggested", "wrong"])
+        for row in found.order().tolist():
+            label, suggested = (samples.classes[int(part[row])] for part in (samples.labels, found.suggested))
+            table.writerow([names[row], label, suggested, f"{float(found.wrong[row]):.4f}"])
+
+
+def draw(path: pathlib.Path, found: LabelIssues, samples: ImageSet) -> None:
+    """The worst labels with what they should be."""
+    rows = found.order()[:SHOWN].tolist()
+    drawn, axes = plots.figure(10, 7, nrows=5, ncols=8)
+    for place, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if place < len(rows):
+            image = samples.images[rows[place]].permute(1, 2, 0).cpu().numpy()
+            axis.imshow(image.squeeze(-1) if image.shape[2] == 1 else image, cmap="gray")
+            label, suggested = (samples.classes[int(part[rows[place]])] for part in (samples.labels, found.suggested))
+            axis.set_title(f"{label}\n{suggested}?", fontsize=7)
+    plots.save(drawn, path)

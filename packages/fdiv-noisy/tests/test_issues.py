@@ -1,0 +1,124 @@
+"""Wrong labels: probabilities against Bayes' rule, rankings against self-confidence, and the command."""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+
+import pytest
+import torch
+from fdiv_noisy import Sparse, Uniform, label_issues
+from fdiv_noisy.cli import main
+from fdiv_noisy.estimation.issues import clean_posterior
+from fdiv_noisy.noise import corrupt
+from PIL import Image
+from torch import Tensor
+
+K = 6
+
+
+def sample(matrix: Tensor, n: int = 3000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Clean posteriors of overlapping classes, clean labels drawn from them, noisy labels, noisy posteriors."""
+    generator = torch.Generator().manual_seed(seed)
+    clean_probs = (3 * torch.randn(n, K, generator=generator)).softmax(1)
+    clean = torch.multinomial(clean_probs, 1, generator=generator)[:, 0]
+    return clean_probs, clean, corrupt(clean, matrix, generator=generator), clean_probs @ matrix
+
+
+def average_precision(wrong: Tensor, score: Tensor) -> float:
+    hits = wrong[score.argsort(descending=True, stable=True)].double()
+    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
+    return float((precision * hits).sum() / hits.sum())
+
+
+PAIRS = Sparse(torch.tensor([[0, 1], [2, 3], [4, 5]]), torch.tensor([[0.7, 0.2]] * 3), K)
+CYCLE = 0.7 * torch.eye(K) + 0.3 * torch.eye(K).roll(1, 1)
+
+
+@pytest.mark.parametrize("noise", [PAIRS, CYCLE], ids=["pairs", "cycle"])
+def test_probabilities_are_those_of_bayes_and_calibrated(noise: Sparse | Tensor) -> None:
+    matrix = noise if isinstance(noise, Tensor) else noise.matrix()
+    clean_probs, clean, labels, probs = sample(matrix)
+    found = label_issues(probs, labels, noise)
+    joint = clean_probs * matrix[:, labels].T
+    expected = 1 - (joint / joint.sum(1, keepdim=True)).gather(1, labels[:, None])[:, 0]
+    assert float((found.wrong - expected).abs().mean()) < (
+        0.15 if noise is PAIRS else 0.05
+    )  # a tenth of the information
+    assert float(found.wrong.mean()) == pytest.approx(float((clean != labels).float().mean()), abs=0.03)
+    right = float((found.suggested == clean).float().mean())
+    assert right > float((labels == clean).float().mean()) + 0.1
+    if noise is PAIRS:
+        assert right > float((probs.argmax(1) == clean).float().mean()) + 0.3
+
+
+@pytest.mark.parametrize("noise", [PAIRS, CYCLE], ids=["pairs", "cycle"])
+def test_structured_noise_is_ranked_better_than_by_self_confidence(noise: Sparse | Tensor) -> None:
+    matrix = noise if isinstance(noise, Tensor) else noise.matrix()
+    _, clean, labels, probs = sample(matrix)
+    wrong = clean != labels
+    own = 1 - probs.gather(1, labels[:, None])[:, 0]
+    found = label_issues(probs, labels, noise)
+    assert average_precision(wrong, found.wrong) > average_precision(wrong, own) + 0.05
+    assert torch.equal(found.wrong[found.order()], found.wrong.sort(descending=True).values)
+
+
+def test_even_noise_is_ranked_by_self_confidence() -> None:
+    noise = Uniform(torch.full((K,), 0.06))
+    _, clean, labels, probs = sample(noise.matrix())
+    own = 1 - probs.gather(1, labels[:, None])[:, 0]
+    for found in (label_issues(probs, labels, noise), label_issues(probs, clean)):
+        assert ((found.wrong >= 0) & (found.wrong <= 1)).all()
+    ours = average_precision(clean != labels, label_issues(probs, labels, noise).wrong)
+    assert ours == pytest.approx(average_precision(clean != labels, own), abs=1e-3)
+
+
+def test_clean_posterior_inverts_the_noise() -> None:
+    clean_probs, _, _, probs = sample(CYCLE, 200)
+    found = clean_posterior(probs, CYCLE)
+    torch.testing.assert_close(found.sum(1), torch.ones(200))
+    torch.testing.assert_close(found @ CYCLE, probs, atol=0.01, rtol=0)
+    assert float((found - clean_probs).abs().mean()) < 0.02
+
+
+def test_wrong_shapes_are_refused() -> None:
+    _, _, labels, probs = sample(CYCLE, 50)
+    with pytest.raises(ValueError, match="the transition has 4 classes, probs have 6"):
+        label_issues(probs, labels, torch.eye(4))
+    with pytest.raises(ValueError, match="labels must have shape"):
+        label_issues(probs, labels[:3])
+
+
+def test_command_finds_wrong_labels_of_a_folder(tmp_path: pathlib.Path, capsys) -> None:
+    generator = torch.Generator().manual_seed(0)
+    wrong = set()
+    for i in range(120):
+        kind = i % 2
+        given = 1 - kind if i % 10 < 2 else kind
+        path = tmp_path / "data" / "train" / "ab"[given] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 60, (16, 16, 3), generator=generator) + 180 * kind
+        Image.fromarray(pixels.byte().numpy()).save(path)
+        if given != kind:
+            wrong.add(str(path))
+    probs = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
+    files = [*sorted((tmp_path / "data/train/a").iterdir()), *sorted((tmp_path / "data/train/b").iterdir())]
+    torch.save(probs[[int(file.stem) % 2 for file in files]], tmp_path / "p.pt")
+    command = ["issues", "--data", f"folder:{tmp_path / 'data'}", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*command, "--probs", str(tmp_path / "p.pt")]) == 0
+    with open(tmp_path / "out" / "issues.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["sample"] for row in rows[: len(wrong)]} == wrong
+    assert all(row["suggested"] != row["label"] for row in rows[: len(wrong)])
+    assert (tmp_path / "out" / "issues.png").read_bytes().startswith(b"\x89PNG")
+    torch.save(torch.rand(3, 2), tmp_path / "bad.pt")
+    capsys.readouterr()
+    assert main([*command, "--probs", str(tmp_path / "bad.pt")]) == 2
+    assert "has shape (3, 2), the data needs (120, 2)" in capsys.readouterr().err
+
+
+def test_command_trains_its_own_networks(tmp_path: pathlib.Path, capsys) -> None:
+    command = ["issues", "--data", "digits", "--noise", "sparse-high", "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*command, "--no-progress"]) == 0
+    assert "labels to look at first" in capsys.readouterr().out
+    assert len((tmp_path / "issues.csv").read_text().splitlines()) == 1443
