@@ -11,6 +11,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "_ext"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tutorials run side by side
 
+import inventory  # noqa: E402  # a room of docs/_ext
+
 project = "robustvision"
 author = "robustvision developers"
 copyright = author
@@ -21,6 +23,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "sphinx_design",
     "api_pages",
     "cli_pages",
@@ -44,6 +47,25 @@ add_module_names = False
 napoleon_use_ivar = True
 napoleon_use_admonition_for_examples = False
 napoleon_preprocess_types = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../tutorials",
+    "gallery_dirs": "tutorials",
+    "filename_pattern": r"\.py",
+    "nested_sections": False,
+    "within_subsection_order": "FileNameSortKey",
+    "subsection_order": [f"../tutorials/{name}" for name in inventory.PACKAGES],
+    "show_memory": False,
+    "show_signature": False,
+    "plot_gallery": True,
+    "abort_on_example_error": True,
+    "parallel": 2,
+    "min_reported_time": 1e9,
+    "write_computation_times": False,
+    "image_scrapers": ("matplotlib",),
+    "remove_config_comments": True,
+    "reset_modules": ("matplotlib", "gallery.reset"),
+}
 
 html_theme = "pydata_sphinx_theme"
 html_context = {"default_mode": "auto"}

@@ -17,7 +17,8 @@ from robustvision_core.config import former_names, leaf_types
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ["fdiv_noisy", "diffpnp_pose", "pseudolabel_da", "flowaug", "rml_meta"]
-LIBRARIES = [*PACKAGES, "robustvision_core.data", "robustvision_core.run"]
+CORE = ROOT / "packages" / "robustvision-core" / "src"
+LIBRARIES = [*PACKAGES, *(".".join(p.parent.relative_to(CORE).parts) for p in sorted(CORE.glob("*/*/__init__.pyi")))]
 
 
 def source(module: str) -> pathlib.Path:
