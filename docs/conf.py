@@ -27,6 +27,7 @@ extensions = [
     "sphinx_design",
     "api_pages",
     "cli_pages",
+    "code_map",
     "docstrings",
     "mathml",
 ]
@@ -79,7 +80,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "logo": {"text": "robustvision"},
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 8,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],

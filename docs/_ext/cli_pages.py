@@ -29,7 +29,7 @@ def pages() -> dict[str, str]:
         "``--help`` after a verb prints what stands here. A group's option can be written with a hyphen in place of "
         "the dot: ``--inner-steps`` is ``--inner.steps``."
     )
-    return made | {"index.rst": f"{title('Command line')}\n{text}\n\n.. toctree::\n   :maxdepth: 2\n\n{entries}"}
+    return made | {"index.rst": f"{title('Command line (CLI)')}\n{text}\n\n.. toctree::\n   :maxdepth: 2\n\n{entries}"}
 
 
 def metavar(kind: Any) -> str:

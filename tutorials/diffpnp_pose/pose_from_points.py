@@ -34,6 +34,7 @@ print("translation error in mm:  ", [f"{value:.1f}" for value in (1000 * (result
 # The drone, drawn at the poses that were found, lies over its picture.
 
 mesh = drone.mesh
+assert mesh is not None  # a BOP folder may have none
 drawn = render_mesh(mesh.vertices, mesh.faces, mesh.colours, result.R.float(), result.t.float(), poses.K, (256, 192))
 shown = overlay(poses.images[poses.image_index], drawn)
 fig, axes = plt.subplots(2, 4, figsize=(9, 3.8))

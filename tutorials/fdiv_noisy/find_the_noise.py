@@ -35,10 +35,11 @@ criterion, report = auto_loss(images, noisy, num_classes=10)
 print(report)
 
 fig, axes = plt.subplots(1, 2, figsize=(7.5, 3.4))
-for axis, matrix, title in zip(axes, (truth.matrix(), report.matrix()), ("the noise", "as it was found"), strict=True):
-    drawn = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+shown = {"the noise": truth.matrix(), "as it was found": report.matrix()}
+for axis, (title, matrix) in zip(axes, shown.items(), strict=True):
+    axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
     axis.set(title=title, xlabel="label", ylabel="true class", xticks=range(10), yticks=range(10))
-fig.colorbar(drawn, ax=axes, shrink=0.8, label="chance")
+fig.colorbar(axes[1].images[0], ax=axes, shrink=0.8, label="chance")
 plt.show()
 
 # %%
