@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import signal
@@ -196,6 +197,58 @@ def test_non_finite_loss_stops_and_keeps_the_last_epoch(tmp_path: pathlib.Path) 
     state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert state["progress"]["epoch"] == 2
     assert all(value.isfinite().all() for value in state["step"].values())
+
+
+class Given(nn.Module):
+    """A loss that the batch alone decides; its one weight never moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"loss": batch.square().mean() + 0 * self.weight.sum(), "largest": batch.max()}
+
+
+def test_a_record_is_the_mean_over_its_own_epoch() -> None:
+    with Runtime.session("cpu") as runtime:
+        step = runtime.wrap(Given())
+        optimizer = torch.optim.SGD(step.parameters(), 0.1)
+        records = fit(step, optimizer, Numbers(60), epochs=3, runtime=runtime)
+    for epoch, record in enumerate(records):
+        batches = list(Numbers(60).epoch(epoch))
+        assert record["epoch"] == epoch + 1
+        assert record["lr"] == 0.1
+        assert record["loss"] == pytest.approx(sum(float(b.square().mean()) for b in batches) / 60, rel=1e-5)
+        assert record["largest"] == pytest.approx(sum(float(b.max()) for b in batches) / 60, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "best", "best_epoch"),
+    [
+        ([math.inf, 0.5, 0.4], True, 0.5, 2),
+        ([math.nan, 0.5, 0.4], True, 0.5, 2),
+        ([0.3, math.nan, 0.2], True, 0.3, 1),
+        ([-math.inf, 0.5, 0.4], False, 0.4, 3),
+        ([0.3, 0.3, 0.1], True, 0.3, 1),  # the first of equals
+        ([0.3, 0.2, 0.2], False, 0.2, 2),
+        ([math.nan, math.nan, math.nan], True, None, 0),
+    ],
+)
+def test_the_best_epoch_has_the_best_finite_value(
+    tmp_path: pathlib.Path, values: list[float], higher: bool, best: float | None, best_epoch: int
+) -> None:
+    run, left = Run(tmp_path / "run", CONFIG), iter(values)
+    with Runtime.session("cpu") as runtime:
+        step = runtime.wrap(Given())
+        optimizer = torch.optim.SGD(step.parameters(), 0.1)
+        options: dict[str, Any] = {"validate": lambda: {"v": next(left)}, "monitor": "v", "higher_is_better": higher}
+        fit(step, optimizer, Numbers(2), epochs=3, runtime=runtime, run=run, **options)
+    progress = load_checkpoint(run.checkpoint_path)["progress"]
+    assert (progress["best"], progress["best_epoch"]) == (best, best_epoch)
+    assert run.best_path.exists() == (best is not None)
+    if best is not None:
+        assert load_checkpoint(run.best_path)["record"]["v"] == best
 
 
 def test_clip_norm_bounds_the_gradient() -> None:

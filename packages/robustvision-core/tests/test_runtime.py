@@ -121,6 +121,23 @@ def test_two_processes_give_one_process_gradients_second_order_included(two_rank
             torch.testing.assert_close(actual, reference, rtol=0, atol=1e-12)
 
 
+def drawn_by_rank(runtime: Runtime) -> tuple[int, list[float], list[float], list[int]]:
+    here = Runtime.from_env("cpu", seed=5)
+    same = torch.rand(2, generator=here.generator("order")).tolist()
+    own = torch.rand(2).tolist()
+    here.reseed("again")
+    return here.rank, same, own, here.gather(here.rank)
+
+
+def test_dropout_differs_by_process_and_named_generators_do_not(two_ranks) -> None:
+    found = two_ranks(drawn_by_rank)
+    for rank, (said, same, own, gathered) in enumerate(found):
+        assert said == rank
+        assert gathered == [0, 1]
+        assert same == found[0][1]
+        assert own == torch.rand(2, generator=torch.Generator().manual_seed(5 + rank)).tolist()
+
+
 def test_to_device_keeps_the_structure() -> None:
     from robustvision_core.data import Batch
 
