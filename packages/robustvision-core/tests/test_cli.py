@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 from robustvision_core.cli import dispatch, parse, split_verb
-from robustvision_core.errors import UserError
+from robustvision_core.errors import Interrupted, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,3 +134,44 @@ def test_a_signal_to_the_launcher_is_one_line(number: signal.Signals, status: in
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
     assert errors == ("sleeper: stopped\n" if number == signal.SIGINT else "")
+
+
+GO_ON = "robustvision-core stop --fail trained --out 'runs/a b' --resume"
+
+
+def stop_by(config: Config) -> None:
+    if config.fail == "file":
+        raise OSError(28, "No space left on device", "runs/a/checkpoint.pt")
+    if config.fail == "nameless":
+        raise OSError("disk full")
+    if config.fail == "memory":
+        raise MemoryError("Unable to allocate 9 TiB")
+    if config.fail == "pipe":
+        raise BrokenPipeError
+    if config.fail == "trained":
+        raise Interrupted(signal.SIGINT, "runs/a b")
+    if config.fail == "surrogate":
+        raise UserError("no folder runs/\udcff")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+
+
+@pytest.mark.parametrize(
+    ("fail", "status", "err"),
+    [
+        ("file", 2, "error: runs/a/checkpoint.pt: No space left on device\n"),
+        ("nameless", 2, "error: disk full\n"),
+        ("memory", 2, "error: not enough memory: Unable to allocate 9 TiB\n"),
+        ("pipe", 141, ""),
+        ("surrogate", 2, "error: no folder runs/\\udcff\n"),
+        ("signal", 143, "stopped\n"),
+        ("trained", 130, f"stopped; the run is in runs/a b, go on with: {GO_ON}\n"),
+    ],
+)  # fmt: skip
+def test_every_end_has_its_status_and_one_line(monkeypatch, capsys, fail: str, status: int, err: str) -> None:
+    monkeypatch.setitem(sys.modules, "cli_under_test", sys.modules[__name__])
+    table = {"stop": ("stop", "cli_under_test:stop_by", "cli_under_test:Config")}
+    before = signal.getsignal(signal.SIGTERM)
+    assert dispatch("robustvision_core", table, ["stop", "--fail", fail]) == status
+    assert capsys.readouterr().err.endswith(err)
+    assert signal.getsignal(signal.SIGTERM) is before

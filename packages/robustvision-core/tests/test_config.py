@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 from robustvision_core.cli import parse
 from robustvision_core.cli.parsing import canonical
-from robustvision_core.config import check_same_config, fits, flatten, from_plain, leaf_types, plain
+from robustvision_core.config import changed, check_same_config, fits, flatten, from_plain, leaf_types, plain
 from robustvision_core.errors import CheckpointError, UserError
 
 
@@ -209,3 +209,12 @@ def test_leaves() -> None:
 )  # fmt: skip
 def test_fits(value: object, kind: object, right: bool) -> None:
     assert fits(value, kind) is right
+
+
+def test_changed_takes_the_names_of_options() -> None:
+    assert changed(QUICK, inner_steps=7, network="resnet12") == Config(network="resnet12", inner=Inner(7))
+    assert changed(Config.PRESETS["deep"], flip=False).inner == Inner(9)
+    with pytest.raises(UserError, match=r"unknown option 'inner_step': did you mean 'inner\.steps'"):
+        changed(QUICK, inner_step=7)
+    with pytest.raises(UserError, match="steps must be at least 1"):
+        changed(QUICK, inner_steps=0)
