@@ -32,7 +32,7 @@ def test_every_backend_of_what_is_right() -> None:
     torch.manual_seed(4)
     found = check_meta_gradient(method, episode(2))
     assert torch.equal(torch.rand(1), expected)
-    assert set(found) == {"loop", "vmap", "higher", "recompute"} <= set(Backend.__args__)  # type: ignore[attr-defined]
+    assert set(found) == {"loop", "grouped", "vmap", "higher", "recompute"} <= set(Backend.__args__)  # type: ignore[attr-defined]
     assert max(found.values()) < 1e-6
     assert all(torch.equal(v, before[n]) for n, v in method.state_dict().items())
     assert next(method.parameters()).dtype == torch.float32
@@ -41,7 +41,10 @@ def test_every_backend_of_what_is_right() -> None:
 @pytest.mark.parametrize(
     ("make", "backends"),
     [
-        (lambda: RML(network(), 0.3, 1, penalty="irmv1", anneal_steps=1), {"loop", "vmap", "higher", "recompute"}),
+        (
+            lambda: RML(network(), 0.3, 1, penalty="irmv1", anneal_steps=1),
+            {"loop", "grouped", "vmap", "higher", "recompute"},
+        ),
         (lambda: RML(network(), 0.3, 1, class_alignment="reheaded"), {"loop", "higher", "recompute"}),
         (lambda: MAML(network(), 0.3, 2, multi_step_epochs=3, learn_lr="per-step"), {"loop"}),
         (lambda: MAML(network(), 0.3, 1, backend="higher", inner_optimizer=adam), {"higher"}),

@@ -3,11 +3,13 @@ from .environments import ColourEnvironments as ColourEnvironments
 from .environments import TransformEnvironments as TransformEnvironments
 from .environments import infer_environments as infer_environments
 from .episode import Episode as Episode
+from .evaluation import EnvironmentReport as EnvironmentReport
 from .evaluation import FeatureCache as FeatureCache
 from .evaluation import FewShotAccuracy as FewShotAccuracy
 from .evaluation import MetaGradientError as MetaGradientError
 from .evaluation import check_meta_gradient as check_meta_gradient
 from .evaluation import evaluate_episodes as evaluate_episodes
+from .evaluation import inspect_environments as inspect_environments
 from .methods import MAML as MAML
 from .methods import RML as RML
 from .methods import Baseline as Baseline

@@ -1,4 +1,4 @@
-"""The inner loop: adapting parameters to a support set, in five ways that give the same numbers."""
+"""The inner loop: adapting parameters to a support set, in several ways that give the same numbers."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ COMMANDS = {
         ".evaluate:evaluate",
         ".options:EvaluateConfig",
     ),
+    "predict": ("label new images by a folder of examples", ".predict:predict", ".options:PredictConfig"),
+    "inspect": ("whether the environments are such as rml helps with", ".inspection:inspect", ".options:InspectConfig"),
     "grid": ("every method on every protocol of the paper", ".grid:grid", ".options:GridConfig"),
 }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.predict.options import PredictOptions
 from robustvision_core.run.options import Checks, EvaluateOptions
 
 from rml_meta.cli.recipes import METHODS, TrainConfig
@@ -62,6 +63,46 @@ class EvaluateConfig(EvaluateOptions):
     def __post_init__(self) -> None:
         self.at_least(2, "episodes")
         self.at_least(0, "shots", "ways")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(PredictOptions):
+    """Learn new classes from a folder of examples, and label new images; the training data is not needed."""
+
+    support: str
+    """A folder of class folders, each with some images to learn the class from: any number of either."""
+
+
+@dataclass(frozen=True)
+class InspectConfig(Checks):
+    """Say before training whether the environments differ in a nuisance that says the label, where rml helps."""
+
+    data: str = "glyphs"
+    """Base classes, as of train."""
+    environments: str = "colour"
+    """Two or more transforms by name, as identity,jitter; colour or colour-shared, as of train."""
+    correlations: tuple[float, ...] = (0.9, 0.8)
+    """Of label and colour, one an environment."""
+    ways: int = 5
+    """Classes a task."""
+    episodes: int = 100
+    """Tasks."""
+    image_size: int = 28
+    """Height and width in pixels."""
+    data_root: str = ""
+    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch missing data where that can be done."""
+    seed: int = 0
+    """Of the tasks."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: str = ""
+    """Draw the exchange of probes here, as exchange.png."""
+
+    def __post_init__(self) -> None:
+        self.at_least(2, "ways", "episodes")
+        self.at_least(1, "image_size")
 
 
 @dataclass(frozen=True)

@@ -30,3 +30,21 @@ def bars(groups: Mapping[str, Mapping[str, float]], path: str | os.PathLike[str]
     axes.set(ylabel="accuracy on novel classes, %", ylim=(0, 105), title=title)
     axes.legend(fontsize=8)
     plots.save(drawn, path)
+
+
+def exchange(table: Sequence[Sequence[float]], path: str | os.PathLike[str], *, chance: float) -> None:
+    """Accuracies (0 to 1) of the probe of each environment (rows) in each environment (columns)."""
+    drawn, axes = plots.figure()
+    shown = axes.imshow(table, vmin=chance, vmax=1, cmap="viridis")
+    for i, row in enumerate(table):
+        for j, value in enumerate(row):
+            colour = "black" if value > (1 + chance) / 2 else "white"
+            axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=colour)
+    ticks = range(len(table))
+    axes.set_xticks(ticks, [str(k + 1) for k in ticks])
+    axes.set_yticks(ticks, [str(k + 1) for k in ticks])
+    axes.set(
+        xlabel="tested in environment", ylabel="fitted in environment", title="label from colour and brightness, %"
+    )
+    drawn.colorbar(shown, ax=axes)
+    plots.save(drawn, path)

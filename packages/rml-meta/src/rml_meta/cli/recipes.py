@@ -21,7 +21,7 @@ HEADED = ("rml", "maml", "reptile", "metalstm")
 """Methods whose network ends in one output a class of a task."""
 
 Network = Literal["conv4", "conv6", "resnet10", "resnet12", "resnet18"]
-Backend = Literal["loop", "vmap", "higher", "recompute", "compiled"]
+Backend = Literal["loop", "grouped", "vmap", "higher", "recompute", "compiled", "auto"]
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def _backends(method: FewShotMethod) -> list[str]:
         return ["higher"]
     if method.multi_step_epochs:
         return ["loop"]
-    left_out = {"compiled"} | ({"vmap"} if isinstance(method, RML) and method.class_alignment == "reheaded" else set())
+    reheaded = isinstance(method, RML) and method.class_alignment == "reheaded"
+    left_out = {"compiled", "auto"} | ({"vmap", "grouped"} if reheaded else set())
     return [name for name in get_args(Backend) if name not in left_out]
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rml_meta.adaptation.dispatch import Adapted, Backend, adapted_names, check_backend, run_backend
+from rml_meta.adaptation.closure import Rng, foreign_leaves, graph_mark
+from rml_meta.adaptation.dispatch import (
+    Adapted,
+    Backend,
+    adapted_names,
+    check_backend,
+    grouped_problem,
+    run_backend,
+)
+from rml_meta.adaptation.grouped import adapt_grouped, grouped_outputs
 from rml_meta.adaptation.loop import loop_path
 from rml_meta.adaptation.norms import batch_statistics, split_affine
 from rml_meta.adaptation.problem import (
@@ -55,6 +65,9 @@ class MAML(GradientMethod):
         inner_optimizer: For backend `higher`: parameter groups to the optimizer of the inner loop.
         reduction: `mean` or `sum` over tasks.
         loss_fn: Of the inner loop and of the query sets: outputs and labels, or targets, to a 0-dim loss.
+        by_task: Differentiate each task's loss as soon as it is known, where tasks run one after the other: memory for
+            the graph of one. False keeps all graphs, for derivatives of the gradient itself. Tensors that the loss or
+            the model hold and that need a gradient have the same effect.
 
     Raises:
         ValueError: An option is wrong, or does not go with another; the message has what was expected.
@@ -82,8 +95,10 @@ class MAML(GradientMethod):
         inner_optimizer: OptimizerFactory | None = None,
         reduction: str = "mean",
         loss_fn: LossFn = F.cross_entropy,
+        by_task: bool = True,
     ) -> None:
         super().__init__(model, loss_fn)
+        self.by_task = by_task
         check_rate("inner_lr", inner_lr)
         _check(inner_steps, test_inner_steps, learn_lr, reduction, multi_step_epochs, backend, inner_optimizer)
         check_backend(backend, inner_optimizer, inner_lr)
@@ -111,6 +126,10 @@ class MAML(GradientMethod):
             shapes = {n: params[n].shape if learn_lr == "meta-sgd" else (inner_steps,) for n in self.fast_names}
             self.rates.extend(nn.Parameter(params[n].new_full(tuple(s), inner_lr)) for n, s in shapes.items())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the copies made for backends, which are made again."""
+        return {n: v for n, v in vars(self).items() if n not in ("_batchable", "_grouped_models", "_closed")}
+
     def set_epoch(self, epoch: int) -> None:
         """Tell the number of the epoch, from 0, for `multi_step_epochs`."""
         self.epoch = epoch
@@ -122,8 +141,37 @@ class MAML(GradientMethod):
     def meta_loss(self, episodes: EpisodeLike) -> Tensor:
         """Loss (0-dim) on the query sets after adapting to the support sets, over all tasks of the episodes."""
         tasks, _ = flatten_tasks(episodes)
-        losses = self.task_losses(tasks, [[i] for i in range(len(tasks.support_y))])[0]
+        return self.total_loss(tasks, [[i] for i in range(len(tasks.support_y))])
+
+    def total_loss(self, tasks: Episode, partners: Partners) -> Tensor:
+        """Mean or sum (0-dim) of the cross losses of `task_losses`, task by task where that can be."""
+        if torch.is_grad_enabled() and self.by_task and self._runs_task_by_task(tasks):
+            parameters = [p for p in self.parameters() if p.requires_grad]
+            try:
+                return _ByTask.apply(self, tasks, partners, *parameters)  # type: ignore[return-value]
+            except _HoldsTensors:
+                self.by_task = False  # they get their gradient from one graph of all tasks
+        losses = self.task_losses(tasks, partners)[0]
         return losses.mean() if self.reduction == "mean" else losses.sum()
+
+    def _runs_task_by_task(self, tasks: Episode) -> bool:
+        """Whether the inner loops run one after the other, so that each graph can go before the next is made."""
+        together = self.backend == "vmap" or self._grouped_problem(tasks.support_x) is not None
+        inputs = (tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y)
+        return not together and len(tasks.query_y) > 1 and not any(v.requires_grad for v in inputs)
+
+    def losses_of_task(self, tasks: Episode, i: int, partners: Sequence[int]) -> Tensor:
+        """Losses (R,) of the parameters adapted to task i on the query sets of its partners."""
+        logits = self._query_logits(tasks, i, partners)
+        labels = tasks.query_y[torch.as_tensor(partners, device=tasks.query_y.device)]
+        return self._weighed(self.losses(logits, labels.expand(len(logits), *labels.shape), 2))
+
+    def _weighed(self, losses: Tensor) -> Tensor:
+        """Losses (*L) of those after each step (K, *L), or after the last alone (1, *L)."""
+        if len(losses) == 1:
+            return losses[0]
+        weights = losses.new_tensor(multi_step_weights(self.inner_steps, self.epoch, self.multi_step_epochs))
+        return (losses * weights.view(-1, *(1,) * (losses.dim() - 1))).sum(0)
 
     def task_losses(self, tasks: Episode, partners: Partners) -> tuple[Tensor, Tensor]:
         r"""Cross losses $M_{ij} = \ell(Q_j; \theta'_i)$ for j in `partners[i]`, equation 5 of the paper.
@@ -138,7 +186,10 @@ class MAML(GradientMethod):
         Returns:
             Losses (T, R), and logits (T, R, Q, N) after the last step.
         """
-        if self.backend == "vmap":
+        grouped = self._grouped_problem(tasks.support_x)
+        if grouped is not None:
+            logits = self._grouped(grouped, tasks, partners)[None]
+        elif self.backend == "vmap":
             logits = self._stacked(tasks, partners)[None]
         else:
             with batch_statistics(self.model):
@@ -146,10 +197,7 @@ class MAML(GradientMethod):
             logits = torch.stack(of_task, 1)
         labels = tasks.query_y[torch.as_tensor(partners, device=tasks.query_y.device)]
         losses = self.losses(logits, labels.expand(len(logits), *labels.shape), 3)
-        if len(logits) == 1:
-            return losses[0], logits[0]
-        weights = multi_step_weights(self.inner_steps, self.epoch, self.multi_step_epochs)
-        return (losses * losses.new_tensor(weights)[:, None, None]).sum(0), logits[-1]
+        return self._weighed(losses), logits[-1]
 
     def _query_logits(self, tasks: Episode, i: int, partners: Sequence[int]) -> Tensor:
         """Logits (K, R, Q, N) of task i's parameters on the query sets: of the last step (K = 1), or of all."""
@@ -178,14 +226,39 @@ class MAML(GradientMethod):
         queries = tasks.query_x[torch.as_tensor(partners, device=tasks.query_x.device)]
         return stacked_logits(problem, fast, slow, queries, self.inner_steps)
 
+    def _grouped(self, problem: InnerProblem, tasks: Episode, partners: Partners) -> Tensor:
+        """Logits (T, R, Q, N) with the tasks side by side in the channels."""
+        loop = replace(self.loop(self.inner_steps), problem=problem)
+        fast = adapt_grouped(loop, tasks.support_x, tasks.support_y)
+        table = torch.as_tensor(partners, device=tasks.query_x.device)
+        sets = [tasks.query_x[of_task] for of_task in table.T]
+        return torch.stack([grouped_outputs(problem, fast, loop.slow, q, self.inner_steps) for q in sets], 1)
+
+    def _grouped_problem(self, x: Tensor) -> InnerProblem | None:
+        """The problem grouped for inputs (T, S, ...), made once for each T; None where the backend is another.
+
+        `auto` leaves it where few parameters adapt: what does not adapt is then better computed for all tasks at once.
+        """
+        few = self.backend == "auto" and (len(self.fast_names) < len(list(self.model.parameters())) / 2)
+        if self.backend not in ("grouped", "auto") or few or self.epoch < self.multi_step_epochs:
+            return None
+        made: dict[int, Any] = vars(self).setdefault("_grouped_models", {})
+        held = made.get(len(x))
+        if held is None or held[0] is not self.model:
+            made[len(x)] = held = (self.model, grouped_problem(self.backend, self.loop(self.inner_steps), x))
+        problem: InnerProblem | None = held[1]
+        if problem is not None:
+            same_modes(problem.model, self.model)
+            problem = replace(self.problem(), model=problem.model)
+        return problem
+
     def _batchable_model(self) -> nn.Module:
         """The model made safe to batch, once; in the mode of the model, and no submodule of this."""
         held = self.__dict__.get("_batchable")
         if held is None or held[0] is not self.model:
             held = (self.model, split_affine(self.model))
             object.__setattr__(self, "_batchable", held)  # past the register of submodules
-        for copied, module in zip(held[1].modules(), self.model.modules(), strict=True):
-            copied.training = module.training
+        same_modes(held[1], self.model)
         return held[1]
 
     def adapt_task(self, support_x: Tensor, support_y: Tensor) -> Task:
@@ -226,6 +299,56 @@ class MAML(GradientMethod):
         return InnerLoop(self.problem(), self.fast(), self.slow(), rates, self.first_order, self.inner_optimizer)
 
 
+class _HoldsTensors(Exception):
+    """The loss depends on tensors that are neither parameters nor inputs."""
+
+
+class _ByTask(torch.autograd.Function):
+    """The total loss, each task's part of the gradient taken before the next task begins."""
+
+    @staticmethod
+    def forward(ctx: Any, method: MAML, tasks: Episode, partners: Partners, *parameters: Tensor) -> Tensor:
+        count = sum(len(js) for js in partners) if method.reduction == "mean" else 1
+        total: list[Tensor | None] = [None] * len(parameters)
+        losses, before, mark = [], Rng(tasks.support_x), graph_mark()
+        with batch_statistics(method.model), torch.enable_grad():
+            for i, js in enumerate(partners):
+                of_task = method.losses_of_task(tasks, i, js)
+                if not i and not _is_closed(method, of_task, parameters, mark):
+                    before.restore()
+                    raise _HoldsTensors
+                grads = torch.autograd.grad(of_task.sum() / count, parameters, allow_unused=True)
+                total = [g if t is None else t if g is None else t + g for t, g in zip(total, grads, strict=True)]
+                losses.append(of_task.detach())
+        ctx.grads = total
+        stacked = torch.stack(losses)
+        return stacked.mean() if method.reduction == "mean" else stacked.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, None, None, *(None if g is None else g * grad for g in ctx.grads)
+
+
+def _is_closed(method: MAML, losses: Tensor, parameters: Sequence[Tensor], mark: int) -> bool:
+    """Whether losses depend on parameters and inputs alone; asked once for each loss function."""
+    if vars(method).get("_closed") is method.loss_fn:
+        return True
+    try:
+        closed = not foreign_leaves(losses.sum(), parameters, mark)
+    except ValueError:  # it holds a tensor that is no leaf
+        closed = False
+    if closed:
+        vars(method)["_closed"] = method.loss_fn
+    return closed
+
+
+def same_modes(copied: nn.Module, model: nn.Module) -> None:
+    """Put a copy of `model` in its modes."""
+    for one, module in zip(copied.modules(), model.modules(), strict=True):
+        one.training = module.training
+
+
 def multi_step_weights(steps: int, epoch: int, epochs: int) -> list[float]:
     """Weights of the query losses after each inner step, which sum to 1 (MAML++, section 4).
 
@@ -259,7 +382,7 @@ def _check(
         raise ValueError(f"unknown learn_lr {learn_lr!r}: expected one of {', '.join(get_args(LearnRate))}")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"unknown reduction {reduction!r}: expected mean or sum")
-    if multi_step_epochs and backend != "loop":
+    if multi_step_epochs and backend not in ("loop", "auto"):
         raise ValueError(f"multi_step_epochs needs the iterates of backend 'loop', got {backend!r}")
     if optimizer is not None and learn_lr != "none":
         raise ValueError("learn_lr learns the rate of gradient descent: leave out inner_optimizer")

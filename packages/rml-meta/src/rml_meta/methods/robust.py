@@ -81,8 +81,10 @@ class RML(MAML):
         _check(pairing, class_alignment, penalty, penalty_weight, anneal_steps)
         if penalty == "irmv1" and self.loss_fn is not F.cross_entropy:
             raise ValueError("penalty 'irmv1' is that of cross-entropy: leave loss_fn out, or take 'vrex' or 'std'")
-        if class_alignment == "reheaded" and self.backend == "vmap":
-            raise ValueError("class_alignment='reheaded' fits a head for each pair: use another backend than 'vmap'")
+        if class_alignment == "reheaded" and self.backend in ("vmap", "grouped"):
+            raise ValueError(
+                f"class_alignment='reheaded' fits a head for each pair: use another backend than {self.backend!r}"
+            )
         self.pairing: Pairing = pairing
         self.class_alignment: Alignment = class_alignment
         self.penalty: Penalty | None = penalty
@@ -113,6 +115,8 @@ class RML(MAML):
         partners = pairs(
             len(tasks.query_y), environments, self.pairing, self.include_self, self.class_alignment == "same_classes"
         )
+        if self.penalty is None and self.class_alignment != "reheaded":
+            return self.total_loss(tasks, partners)
         if self.class_alignment == "reheaded":
             losses, logits = self._reheaded(tasks, partners)
         else:
