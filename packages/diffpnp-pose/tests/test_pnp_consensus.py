@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from diffpnp_pose import SampleConsensus, project, rotation_angle, so3_exp, solve_pnp
-from diffpnp_pose.pnp.consensus import _ranks, _subsets
-from diffpnp_pose.pnp.p3p import three_point_poses
+from diffpnp_pose.pnp.consensus.evidence import subsets
+from diffpnp_pose.pnp.consensus.samples import _ranks
+from diffpnp_pose.pnp.starts.p3p import three_point_poses
 from torch import Tensor
 
 F = torch.float64
@@ -100,7 +101,7 @@ def test_samples_are_distinct_present_points_each_as_likely() -> None:
         often = ranks[item].flatten().bincount() / (3 * 3000)
         torch.testing.assert_close(often, torch.full((count,), 1 / count), rtol=0.06, atol=0)
     expected = [math.comb(n, 3) for n in range(8)]
-    assert _subsets(torch.arange(8.0, dtype=F), 3).tolist() == expected
+    assert subsets(torch.arange(8.0, dtype=F), 3).tolist() == expected
 
 
 def scene(batch: int, n: int, outliers: float, noise: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

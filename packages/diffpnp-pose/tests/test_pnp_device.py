@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from diffpnp_pose import Huber, SampleConsensus, geometry, reproject, solve_pnp
-from diffpnp_pose.pnp import consensus, linearise, p3p, problem, refine, sqpnp
+from diffpnp_pose.pnp import linearise, problem, refine
+from diffpnp_pose.pnp.consensus import samples
+from diffpnp_pose.pnp.starts import algebraic, p3p
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,8 +21,8 @@ CONSTANTS = (
     p3p.places_on,
     problem._stand_in,
     refine._constants,
-    consensus._draws,
-    sqpnp._first_block,
+    samples._draws,
+    algebraic._first_block,
 )
 OPTIONS = [
     {},

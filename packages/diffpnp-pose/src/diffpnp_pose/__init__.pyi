@@ -1,3 +1,5 @@
+from .distortion import Distortion as Distortion
+from .distortion import undistort_points as undistort_points
 from .geometry import left_jacobian as left_jacobian
 from .geometry import left_jacobian_inverse as left_jacobian_inverse
 from .geometry import project as project

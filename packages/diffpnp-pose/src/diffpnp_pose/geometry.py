@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffpnp_pose.devices import kept
+from diffpnp_pose.distortion import Distortion
 
 _SERIES_BELOW = 1e-3  # squared angle under which the series are used; four terms are exact to float64 there
 
@@ -219,7 +220,7 @@ def transform(points: Tensor, R: Tensor, t: Tensor) -> Tensor:
     return product(points, R.mT) + t[..., None, :]
 
 
-def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
+def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor, distortion: Distortion | None = None) -> Tensor:
     """Pixels of object points seen by a pinhole camera, `dehomogenise(K (R X + t))`.
 
     Args:
@@ -227,6 +228,7 @@ def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
         R: rotation matrices, `(..., 3, 3)`.
         t: translations, `(..., 3)`.
         K: camera matrices with third row `(0, 0, 1)`, `(..., 3, 3)`.
+        distortion: that of the lens, if it has one.
 
     Returns:
         Pixels, `(..., n, 2)`. Points behind the camera are projected through the pin hole all the same; a point in
@@ -234,18 +236,21 @@ def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
     """
     camera = transform(points, R, t)
     rays = camera[..., :2] / camera[..., 2:]
+    if distortion is not None:
+        rays = distortion.distort(rays)
     return product(rays, K[..., :2, :2].mT) + K[..., None, :2, 2]
 
 
-def project_pose(points: Tensor, pose: Tensor, K: Tensor) -> Tensor:
+def project_pose(points: Tensor, pose: Tensor, K: Tensor, distortion: Distortion | None = None) -> Tensor:
     """`project` for a pose vector `(w, t)`.
 
     Args:
         points: object points, `(..., n, 3)`.
         pose: rotation vector and translation, `(..., 6)`.
         K: camera matrices, `(..., 3, 3)`.
+        distortion: that of the lens, if it has one.
 
     Returns:
         Pixels, `(..., n, 2)`.
     """
-    return project(points, so3_exp(pose[..., :3]), pose[..., 3:], K)
+    return project(points, so3_exp(pose[..., :3]), pose[..., 3:], K, distortion)

@@ -40,19 +40,18 @@ def load(config: TrainConfig, split: str) -> PoseSet:
 
 
 def _load(config: TrainConfig, split: str, count: int, size: tuple[int, int]) -> PoseSet:
-    root = config.data_root or None
+    root, download = config.data_root or None, config.download
     if config.data == "drones":
-        return data.load_poses(
-            "drones", split, root, drone=config.drone, size=size, count=count or None, distance=config.distance
-        )
+        size_of = {"size": size, "count": count or None, "distance": config.distance}
+        return data.load_poses("drones", split, root, download, drone=config.drone, **size_of)
     if config.data == "uava":
-        return data.load_poses("uava", split, root, drone=config.drone)
+        return data.load_poses("uava", split, root, download, drone=config.drone)
     if config.data == "lmo":
-        whole = data.load_poses("lmo", "test", root, objects=(config.object,))
+        whole = data.load_poses("lmo", "test", root, download, objects=(config.object,))
         start, stop = (round(share * len(whole)) for share in _SHARES[split])
         return whole.take(range(start, stop))
-    options: dict = {"objects": (config.object,)} if config.data.startswith("bop:") else {}
-    return data.load_poses(config.data, split, root, **options)
+    options = {"objects": (config.object,)} if config.data.startswith("bop:") else {}
+    return data.load_poses(config.data, split, root, download, **options)
 
 
 def _spread(length: int, count: int) -> Tensor:

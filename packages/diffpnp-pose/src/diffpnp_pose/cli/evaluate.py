@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from dataclasses import replace
 
-from robustvision_core.run.folder import load_part, read_config
 from robustvision_core.run.runtime import Runtime
 
 from diffpnp_pose.cli.data import load
@@ -19,14 +17,12 @@ from diffpnp_pose.cli.scoring import draw, score, summarise
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print the eight metrics and write the pictures."""
-    stored = read_config(config.run, TrainConfig, "diffpnp-pose train")
-    trained = replace(stored, data_root=config.data_root, device=config.device, init="", resume=False)
-    folder = pathlib.Path(config.run)
-    pictures = made(config.out or folder / "plots")
+    trained = config.trained(TrainConfig, "diffpnp-pose train", init="")
+    pictures = made(config.out or pathlib.Path(config.run) / "plots")
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         test = load(trained, "test")
         network = make_network(trained, test).to(runtime.device)
-        load_part(network, folder / f"{config.which}.pt")
+        config.load_into(network)
         solver: Solver = config.solver or trained.pose.solver  # type: ignore[assignment]  # checked by the options
         found = predict(network, test, runtime, solver, config.decode)
         sys.stdout.write(f"{summarise(score(test, found))}\n")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.run.options import EvaluateOptions
 
 from diffpnp_pose.cli.recipes import SOLVERS, TrainConfig
 
@@ -16,21 +17,15 @@ Start = Literal["auto", "weak_perspective", "epnp", "sqpnp"]
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(EvaluateOptions):
     """Test a trained network on the test set of its data, and draw what it finds."""
 
-    run: str
-    """Run folder that training wrote."""
-    which: Literal["best", "checkpoint"] = "best"
+    which: Literal["checkpoint", "best"] = "best"
     """best (the epoch that the validation set selected) or checkpoint (the last one)."""
     solver: str = ""
     """exact, bpnp, bpnp-fast or epnp; empty takes that of training."""
     decode: Decoding = "centre_of_mass"
     """How keypoints are read from heat-maps."""
-    data_root: str = ""
-    """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: str = ""
     """Folder for the pictures; empty takes plots/ of the run."""
 
@@ -57,6 +52,8 @@ class DemoConfig:
     """auto, cpu, cuda or mps."""
     data_root: str = ""
     """Where the rendered images are kept; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
+    download: bool = False
+    """Fetch missing data where that can be done; the images of the demo are rendered here."""
     out: str = ""
     """Folder for the pictures; empty makes a new one under runs/."""
 
@@ -70,6 +67,7 @@ class DemoConfig:
         return replace(
             TrainConfig.PRESETS["quick"],
             data_root=self.data_root,
+            download=self.download,
             size="96x72",
             distance=(0.7, 1.0),
             train_size=self.train_size,

@@ -90,6 +90,7 @@ class TrainConfig(RunOptions):
     pose: PoseOptions = field(default_factory=PoseOptions)
 
     PRESETS: ClassVar[dict[str, TrainConfig]]
+    MAY_GROW: ClassVar[frozenset[str]] = frozenset({"pose.epochs"})  # more of the first phase would move the second
     ALIASES: ClassVar[dict[str, str]] = {name: f"pose.{name}" for name in ("loss", "solver", "beta", "clip_norm")}
 
     def __post_init__(self) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from robustvision_core.data import PoseBatch, PoseBatches, PoseSet
-from robustvision_core.run.folder import Run, load_checkpoint, load_part
+from robustvision_core.run.folder import Run
 from robustvision_core.run.loop import fit
 from robustvision_core.run.runtime import Runtime, derive_seed
 from torch import Tensor, nn
@@ -86,14 +85,12 @@ class Step(nn.Module):
 
 def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test the last and the selected epoch, and return the run folder."""
-    with Runtime.session(config.device, config.precision, config.seed) as runtime:
+    with config.session(f"diffpnp-pose-{config.pose.loss}") as (runtime, run):
         training, held = load(config, "train"), load(config, "val") if config.val_size else None
-        run = config.open_run(f"diffpnp-pose-{config.pose.loss}", runtime)
         step = Step(make_network(config, training), config)
         records = fit_on(config, training, held, runtime, run, step)
         if runtime.is_main:
             finish(config, runtime, run, step, records)
-        runtime.barrier()
         return run.folder
 
 
@@ -160,11 +157,10 @@ def finish(config: TrainConfig, runtime: Runtime, run: Run, step: Step, records:
     found = predict(network, test, runtime, config.pose.solver)
     summary: dict[str, Any] = {"loss": config.pose.loss, "solver": config.pose.solver, "seed": config.seed}
     summary["final"] = score(test, found)
-    if run.best_path.exists():
-        load_part(network, run.best_path)
+    if (epoch := run.load_best(network)) is not None:
         found = predict(network, test, runtime, config.pose.solver)
-        summary["selected"] = score(test, found) | {"epoch": load_checkpoint(run.best_path)["record"]["epoch"]}
-    run.write_summary(summary | {"config": asdict(config)})
+        summary["selected"] = score(test, found) | {"epoch": epoch}
+    run.write_summary(summary)
     plots.training(records, config.epochs, run.plot_path("training"))
     draw(test, found, network, runtime, run.folder / "plots")
     which = f"epoch {summary['selected']['epoch']}" if "selected" in summary else "last epoch"

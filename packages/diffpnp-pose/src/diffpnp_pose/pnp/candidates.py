@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from diffpnp_pose.devices import readable
-from diffpnp_pose.pnp.initial import APART, Shape, weak_perspective
 from diffpnp_pose.pnp.linearise import Problem
-from diffpnp_pose.pnp.minimal import minimal_poses
 from diffpnp_pose.pnp.refine import Estimate, determined, groups_with, refine
-from diffpnp_pose.pnp.sqpnp import algebraic_minima
+from diffpnp_pose.pnp.starts.algebraic import algebraic_minima
+from diffpnp_pose.pnp.starts.minimal import minimal_poses
+from diffpnp_pose.pnp.starts.orthographic import APART, Shape, weak_perspective
 
 _COMMON_STEPS = 6  # enough for nearly all items; the rest go on by themselves
 _MOST_STEPS = 50

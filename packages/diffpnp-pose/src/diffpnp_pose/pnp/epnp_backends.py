@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from diffpnp_pose.pnp.epnp import control_point_poses
-from diffpnp_pose.pnp.initial import enough_points, rays_of, shape_of
+from diffpnp_pose.distortion import Distortion, undistort_points
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.problem import check_tensors, gather_inputs, normalise, resolved
+from diffpnp_pose.pnp.starts.control_points import control_point_poses
+from diffpnp_pose.pnp.starts.orthographic import enough_points, rays_of, shape_of
 
 _INSTALL_HINT = (
     'backend="pytorch3d" needs PyTorch3D. Next to torch 2.11 or 2.12: pip install "diffpnp-pose[pytorch3d]". '
@@ -48,6 +49,7 @@ def epnp(
     weights: Tensor | None = None,
     mask: Tensor | None = None,
     backend: Literal["torch", "pytorch3d"] = "torch",
+    distortion: Distortion | None = None,
 ) -> EPnPResult:
     """Poses by EPnP (Lepetit et al. 2009): no start pose, no iteration over the pose, differentiable by autograd.
 
@@ -65,6 +67,7 @@ def epnp(
             kernel sizes 1 to 4, Gauss-Newton on the coefficients, planar objects; or "pytorch3d",
             `pytorch3d.ops.efficient_pnp`: control points on the coordinate axes, kernel sizes 1 to 3, no Gauss-Newton.
             PyTorch3D's rows `X R + T` become this package's columns.
+        distortion: that of the lens, taken off the image points first.
 
     Returns:
         Rotations, translations, costs and validity; invalid items have zero gradients and, where the inputs were
@@ -77,6 +80,8 @@ def epnp(
     if backend not in ("torch", "pytorch3d"):
         raise ValueError(f'backend must be "torch" or "pytorch3d", got {backend!r}')
     check_tensors(points_2d, points_3d, K, weights, mask)
+    if distortion is not None:
+        points_2d = undistort_points(points_2d, K, distortion)
     with torch.autocast(points_2d.device.type, enabled=False):
         inputs = gather_inputs(points_2d, points_3d, K, weights, mask)
         problem, frame = normalise(inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from diffpnp_pose.distortion import Distortion
 from diffpnp_pose.pnp.result import PnPResult
 from diffpnp_pose.pnp.robust import Huber, SampleConsensus
 from diffpnp_pose.pnp.solve import Backward, Constraint, Init, solve_pnp
@@ -22,6 +23,7 @@ class PnPLayer(nn.Module):
         robust: as in `solve_pnp`.
         backward: as in `solve_pnp`.
         constraint: as in `solve_pnp`.
+        distortion: as in `solve_pnp`; it is no buffer, since calibrations are not trained weights.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class PnPLayer(nn.Module):
         robust: Huber | SampleConsensus | None = None,
         backward: Backward = "exact",
         constraint: Constraint = "reprojection",
+        distortion: Distortion | None = None,
     ) -> None:
         super().__init__()
         self.points_3d: Tensor | None
@@ -43,6 +46,7 @@ class PnPLayer(nn.Module):
         self.robust = robust
         self.backward: Backward = backward
         self.constraint: Constraint = constraint
+        self.distortion = distortion
 
     def forward(
         self,
@@ -82,6 +86,7 @@ class PnPLayer(nn.Module):
             robust=self.robust,
             backward=self.backward,
             constraint=self.constraint,
+            distortion=self.distortion,
         )
 
     def extra_repr(self) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffpnp_pose.geometry import left_jacobian_inverse, skew
-from diffpnp_pose.pnp.implicit import Solution
+from diffpnp_pose.pnp.gradients.implicit import Solution
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from diffpnp_pose.devices import plain
+from diffpnp_pose.distortion import Distortion, undistort_points
 from diffpnp_pose.geometry import so3_exp, so3_log
 from diffpnp_pose.pnp.candidates import best_of, minimise, solve_algebraic, solve_auto, solve_weak_perspective
-from diffpnp_pose.pnp.consensus import enough, find_consensus
-from diffpnp_pose.pnp.epnp import control_point_poses
-from diffpnp_pose.pnp.implicit import ImplicitPose, Solution, reprojection_rule
-from diffpnp_pose.pnp.initial import Shape, enough_points, shape_of
+from diffpnp_pose.pnp.consensus.evidence import enough
+from diffpnp_pose.pnp.consensus.search import find_consensus
+from diffpnp_pose.pnp.gradients.implicit import ImplicitPose, Solution, reprojection_rule
+from diffpnp_pose.pnp.gradients.published import published_rule
 from diffpnp_pose.pnp.linearise import Problem, linearise
 from diffpnp_pose.pnp.problem import Frame, Inputs, check_tensors, gather_inputs, normalise, resolved
-from diffpnp_pose.pnp.published import published_rule
 from diffpnp_pose.pnp.refine import Estimate, determined, rotated
 from diffpnp_pose.pnp.result import PnPResult
 from diffpnp_pose.pnp.robust import Huber, SampleConsensus
+from diffpnp_pose.pnp.starts.control_points import control_point_poses
+from diffpnp_pose.pnp.starts.orthographic import Shape, enough_points, shape_of
 
 Init = Literal["auto", "weak_perspective", "epnp", "sqpnp"]
 Backward = Literal["exact", "gauss_newton", "unrolled", "none"]
@@ -44,6 +46,7 @@ def solve_pnp(
     robust: Huber | SampleConsensus | None = None,
     backward: Backward = "exact",
     constraint: Constraint = "reprojection",
+    distortion: Distortion | None = None,
 ) -> PnPResult:
     """Poses that minimise the weighted reprojection error, with gradients for every input.
 
@@ -79,6 +82,9 @@ def solve_pnp(
             autograd, which gives the exact gradient and higher derivatives too; "none".
         constraint: "reprojection", the true stationarity condition, or "bpnp", the depth-weighted one of the code
             published with Chen et al. (2020), whose result is not the gradient of the minimum.
+        distortion: that of the lens. Image points are moved first to where a camera without it would show them, and the
+            error is measured there; `cost` and residuals are those of the undistorted image. Gradients reach the
+            coefficients too.
 
     Returns:
         Poses, rotations, translations, costs, covariances, iteration counts and validity of all items.
@@ -90,6 +96,8 @@ def solve_pnp(
     """
     _check_options(init, robust, backward, constraint)
     check_tensors(points_2d, points_3d, K, weights, mask)
+    if distortion is not None:
+        points_2d = undistort_points(points_2d, K, distortion)
     with torch.autocast(points_2d.device.type, enabled=False):
         inputs = gather_inputs(points_2d, points_3d, K, weights, mask)
         fixed = _detached(inputs)

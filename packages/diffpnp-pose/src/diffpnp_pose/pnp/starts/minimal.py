@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffpnp_pose.pnp.initial import present_first, rays_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
-from diffpnp_pose.pnp.p3p import places_on, three_point_poses
-from diffpnp_pose.pnp.sqpnp import best_distinct, nearest_rotation
+from diffpnp_pose.pnp.starts.algebraic import best_distinct, nearest_rotation
+from diffpnp_pose.pnp.starts.orthographic import present_first, rays_of
+from diffpnp_pose.pnp.starts.p3p import places_on, three_point_poses
 
 _TRIPLES = (0, 1, 2, 0, 1, 3, 0, 2, 3, 1, 2, 3)
 

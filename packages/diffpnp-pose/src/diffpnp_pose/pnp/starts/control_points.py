@@ -25,9 +25,9 @@ from torch import Tensor
 
 from diffpnp_pose.devices import readable
 from diffpnp_pose.geometry import axial
-from diffpnp_pose.pnp.initial import normal_of, rays_of, shape_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.refine import rotated
+from diffpnp_pose.pnp.starts.orthographic import normal_of, rays_of, shape_of
 
 _BETA_STEPS = 25
 # products beta_i beta_j solved for linearly in each start, by kernel size

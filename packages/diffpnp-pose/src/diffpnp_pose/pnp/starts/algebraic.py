@@ -17,9 +17,9 @@ from torch import Tensor
 
 from diffpnp_pose.devices import kept
 from diffpnp_pose.geometry import outer_product_matrix
-from diffpnp_pose.pnp.initial import rays_of
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.refine import rotated
+from diffpnp_pose.pnp.starts.orthographic import rays_of
 
 _VECTORS = 5  # a plane has a null space of three, four points one of four
 _SUBSPACE_STEPS = 3

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.linalg import cross
 
 from diffpnp_pose.geometry import left_jacobian, rotation_coefficients, skew
-from diffpnp_pose.pnp.implicit import Solution, axial_of
+from diffpnp_pose.pnp.gradients.implicit import Solution, axial_of
 from diffpnp_pose.pnp.problem import Inputs
 
 

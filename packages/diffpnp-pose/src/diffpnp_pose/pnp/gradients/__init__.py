@@ -1,0 +1,1 @@
+"""The derivatives of a solved pose."""
