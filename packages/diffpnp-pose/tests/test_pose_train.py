@@ -107,7 +107,8 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path, cach
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors == "diffpnp-pose: stopped\n"
+    assert errors.startswith(f"diffpnp-pose: stopped; the run is in {tmp_path / 'cut'}, go on with: diffpnp-pose train")
+    assert errors.count("\n") == 1
     assert 2 < load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["progress"]["epoch"] < 12
     assert main([*arguments, "--out", str(tmp_path / "cut"), "--resume", "True"]) == 0
     expected, actual = weights(tmp_path / "whole"), weights(tmp_path / "cut")

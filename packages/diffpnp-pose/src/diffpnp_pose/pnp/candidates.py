@@ -66,7 +66,7 @@ def solve_auto(problem: Problem, shape: Shape) -> Estimate:
     at an item would stall the device, every item does.
     """
     if not readable(shape.flat):
-        return best_of(problem, [weak_perspective(problem, shape), *_other_starts(problem, shape)])
+        return best_of(problem, all_starts(problem, shape))
     result = minimise(problem, *weak_perspective(problem, shape))
     hard = shape.flat | _few(problem) | _poor(problem, result) | ~(result.converged & determined(result.hessian))
     hard = hard | _repeated(problem)
@@ -76,6 +76,11 @@ def solve_auto(problem: Problem, shape: Shape) -> Estimate:
         other = best_of(chosen, _other_starts(chosen, shape.select(part)))
         _replace(result, part, hard[part] & (_comparable(other) < _comparable(result)[part]), other)
     return result
+
+
+def all_starts(problem: Problem, shape: Shape) -> list[tuple[Tensor, Tensor]]:
+    """Every start pose that `solve_auto` may try."""
+    return [weak_perspective(problem, shape), *_other_starts(problem, shape)]
 
 
 def _other_starts(problem: Problem, shape: Shape) -> list[tuple[Tensor, Tensor]]:

@@ -8,8 +8,29 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from diffpnp_pose.geometry import left_jacobian_inverse, skew
+from diffpnp_pose.geometry import left_jacobian_inverse, skew, so3_log
+from diffpnp_pose.pnp.alternatives import other_minimum
 from diffpnp_pose.pnp.gradients.implicit import Solution
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """The second minimum of a batch of problems.
+
+    Attributes:
+        pose: rotation vector and translation, `(..., 6)`; where `valid` is False the pose of the result itself.
+        R: rotation matrices, `(..., 3, 3)`.
+        cost: half the weighted sum of squared residuals, squared pixels, `(...)`; infinite where there is none.
+        ratio: cost of the result over this cost, `(...)`: 0 where no second minimum was found, near 1 where the points
+            cannot tell the two apart, over 1 where the result is the worse one.
+        valid: whether a second minimum was found, `(...)`.
+    """
+
+    pose: Tensor
+    R: Tensor
+    cost: Tensor
+    ratio: Tensor
+    valid: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +77,16 @@ class PnPResult:
         return self.inliers.sum(-1)
 
     @cached_property
+    def alternatives(self) -> Alternative:
+        """The second-best minimum and how well it fits beside the first; not differentiable, computed on first use.
+
+        Flat objects and four or five points often have two minima: a small one of noise decides which is lower. Solid
+        objects have others too, mostly far worse ones. They are looked for from the starts of `init="auto"`.
+        """
+        with torch.no_grad(), torch.autocast(self.pose.device.type, enabled=False):
+            return _alternative(self)
+
+    @cached_property
     def covariance(self) -> Tensor:
         """Covariance of `pose` for image noise of variance `1/weight` squared pixels, `(..., 6, 6)`.
 
@@ -64,6 +95,23 @@ class PnPResult:
         """
         with torch.no_grad(), torch.autocast(self.pose.device.type, enabled=False):
             return _covariance(self.solution).to(self.pose.dtype).reshape(*self.pose.shape, 6)
+
+
+def _alternative(result: PnPResult) -> Alternative:
+    solution, frame, dtype, batch = result.solution, result.solution.frame, result.pose.dtype, result.cost.shape
+    second = other_minimum(solution.problem, solution.R, solution.t)
+    valid = solution.valid & second.cost.isfinite()
+    R = torch.where(valid[:, None, None], second.R, solution.R)
+    pose = torch.cat([so3_log(R), frame.translation(R, second.t)], -1)
+    pose = torch.where(valid[:, None], pose, solution.pose)
+    cost = torch.where(valid, frame.pixels2(second.cost), torch.inf)
+    return Alternative(
+        pose=pose.to(dtype).reshape(*batch, 6),
+        R=R.to(dtype).reshape(*batch, 3, 3),
+        cost=cost.to(dtype).reshape(batch),
+        ratio=torch.where(valid, second.ratio, 0.0).to(dtype).reshape(batch),
+        valid=valid.reshape(batch),
+    )
 
 
 def _covariance(solution: Solution) -> Tensor:

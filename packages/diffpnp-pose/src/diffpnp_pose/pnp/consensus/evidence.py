@@ -12,7 +12,7 @@ from diffpnp_pose.pnp.linearise import Problem
 from diffpnp_pose.pnp.robust import MINIMAL, SampleConsensus
 
 _CHANCE = 0.02  # expected number of chance agreements as good as one that is trusted
-_MORE = 2.0  # times the samples that theory asks for without noise
+_MORE = 1.0  # times the samples that theory asks for without noise
 
 
 def enough(problem: Problem, agree: Tensor, threshold: Tensor, options: SampleConsensus) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffpnp_pose.pnp.linearise import Problem, camera_points
 
-_AT_ONCE = 1 << 18  # residuals computed at once
+_AT_ONCE = 1 << 16  # residuals computed at once
 
 
 def residual2(problem: Problem, R: Tensor, t: Tensor) -> Tensor:
@@ -34,13 +34,16 @@ def scores(problem: Problem, threshold: Tensor, R: Tensor, t: Tensor) -> Tensor:
 
 def _truncated(problem: Problem, limit: Tensor, R: Tensor, t: Tensor) -> Tensor:
     batch, poses = R.shape[:2]
-    p = torch.baddbmm(t.reshape(batch, -1, 1), R.reshape(batch, -1, 3), problem.z).view(batch, poses, 3, -1)
-    depth = p[:, :, 2]
+    # the camera's matrix goes into the poses, so that points are mapped once
+    camera = torch.nn.functional.pad(problem.affine, (0, 1, 0, 1))
+    camera[:, 2, 2] = 1.0
+    A = torch.matmul(camera[:, None], torch.cat([R, t[..., None]], 3))
+    p = torch.baddbmm(A[..., 3].reshape(batch, -1, 1), A[..., :3].reshape(batch, -1, 3), problem.z)
+    u, v, depth = p.view(batch, poses, 3, -1).unbind(2)
     inverse = depth.reciprocal()
-    a = problem.affine[:, :, :, None, None]
-    u = (a[:, 0, 0] * p[:, :, 0] + a[:, 0, 1] * p[:, :, 1]) * inverse - problem.x[:, :1]
-    v = (a[:, 1, 0] * p[:, :, 0] + a[:, 1, 1] * p[:, :, 1]) * inverse - problem.x[:, 1:]
-    square = torch.where(depth > 0, u * u + v * v, torch.inf).minimum(limit[:, None])
+    u, v = (u * inverse).sub_(problem.x[:, :1]), (v * inverse).sub_(problem.x[:, 1:])
+    square = u.mul_(u).add_(v.mul_(v))
+    square = torch.where(depth > 0, square, torch.inf).minimum(limit[:, None])
     present = (problem.c > 0).to(square)
     score = torch.bmm(square, present[:, :, None]).squeeze(-1)
     return torch.where(score.isfinite(), score, torch.inf)

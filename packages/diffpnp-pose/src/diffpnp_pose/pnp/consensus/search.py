@@ -78,6 +78,16 @@ def find_consensus(problem: Problem, threshold: Tensor, options: SampleConsensus
     return best, residual2(problem, best.R, best.t) <= threshold**2
 
 
+def _existing(R: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Poses `(B, H, ...)` without places in which no item has one; about half of the solutions do not exist."""
+    if not readable(t):
+        return R, t
+    none = t[..., 0].isnan()
+    most = int((~none).sum(1).max()) if none.numel() else 0
+    order = none.to(torch.uint8).argsort(dim=1, stable=True)[:, : max(most, 1), None]
+    return R.gather(1, order[..., None].expand(-1, -1, 3, 3)), t.gather(1, order.expand(-1, -1, 3))
+
+
 def _nothing(problem: Problem) -> Consensus:
     eye = torch.eye(3, dtype=problem.x.dtype, device=problem.x.device)
     batch = problem.c.shape[0]
@@ -103,7 +113,7 @@ def _best_sample(
     problem: Problem, rays: Tensor, order: Tensor, threshold: Tensor, options: SampleConsensus, numbers: range
 ) -> Consensus:
     """The best pose of these samples."""
-    R, t = hypotheses(problem, rays, order, options, numbers)
+    R, t = _existing(*hypotheses(problem, rays, order, options, numbers))
     score = scores(problem, threshold, R, t)
     best = score.argmin(1)
     rows = torch.arange(best.shape[0], device=best.device)
