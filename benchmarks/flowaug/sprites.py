@@ -67,8 +67,8 @@ def result(cell: Cell) -> dict[str, Any]:
     images = cell.sets.test.images[:200].float() / 255
     generator = torch.Generator().manual_seed(cell.config.seed)
     found["turn"] = float(invariance_width(cell.model.augmenter, images, 400, generator=generator).median())
-    options = AlignConfig(run="", images=200)
-    some = cell.sets.test.take(torch.arange(options.images))
+    options = AlignConfig(run="")
+    some = cell.sets.test.take(torch.arange(200))
     before, after = align_set(options, cell.model.augmenter, some, cell.runtime)
     return found | spreads(some, before, after, cell.config.settled().images.modes or 1) | cell.summary()
 

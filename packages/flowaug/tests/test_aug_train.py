@@ -237,8 +237,6 @@ def test_bad_input_is_one_line_and_status_2(
         (["align", "--run", "RUN", "--gamma", "2"], "gamma must be in (0, 1], got 2"),
         (["align", "--run", "RUN", "--degrees", "200"], "degrees must be in [0, 180], got 200"),
         (["align", "--run", "RUN", "--steps", "0"], "steps and samples at least 1"),
-        (["align", "--run", "RUN", "--images", "1"], "1 images have no two of one class"),
-        (["align", "--run", "RUN", "--images", "2"], "2 images have no two of one class"),
     ],
 )
 def test_bad_verbs_are_one_line(trained: pathlib.Path, arguments: list[str], message: str, capsys) -> None:

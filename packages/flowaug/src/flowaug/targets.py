@@ -172,12 +172,15 @@ def motion_matrices(space: GeometricSpace, w: Tensor, size: tuple[int, int]) -> 
     Returns:
         (..., 3, 3): pixel coordinates (x, y, 1) of the content to where it moves, pixel centres whole numbers.
     """
-    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=w.dtype, device=w.device)
-    moves = invert(space.matrix(w, size))
-    flat = normalised(corners.to(moves), size, space.align_corners)
-    origin, right, down = pixels(flat @ moves[..., :2].mT + moves[..., None, :, 2], size, space.align_corners).unbind(
-        -2
-    )
+    return pixel_motions(space.matrix(w, size), size, space.align_corners)
+
+
+def pixel_motions(matrices: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
+    """`motion_matrices` of sampling matrices (..., 2, 3): (..., 3, 3)."""
+    corners = matrices.new_tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    moves = invert(matrices)
+    flat = normalised(corners, size, align_corners)
+    origin, right, down = pixels(flat @ moves[..., :2].mT + moves[..., None, :, 2], size, align_corners).unbind(-2)
     return homogeneous(torch.stack([right - origin, down - origin, origin], -1))
 
 

@@ -20,7 +20,18 @@ COMMANDS = {
         ".evaluate:evaluate",
         ".options:EvaluateConfig",
     ),
-    "align": ("bring test images into a common pose", ".align:align", ".options:AlignConfig"),
+    "align": ("bring images, yours or test images, into a common pose", ".align:align", ".options:AlignConfig"),
+    "sample": ("write augmented views of your images", ".sample:sample", ".options:SampleConfig"),
+    "predict": (
+        "label new images with a trained run",
+        "robustvision_core.predict.verbs:predict",
+        "robustvision_core.predict.options:PredictOptions",
+    ),
+    "export": (
+        "write a trained run's classifier for other programs",
+        "robustvision_core.predict.verbs:export",
+        "robustvision_core.predict.options:ExportOptions",
+    ),
 }
 
 

@@ -1,10 +1,10 @@
-"""`flowaug align`: test images moved to the modes of their distributions, and how much closer they get."""
+"""`flowaug align`: images moved to the modes of their distributions, and how much closer they get."""
 
 from __future__ import annotations
 
 import pathlib
 import sys
-from typing import Any
+from typing import Any, cast
 
 import torch
 from robustvision_core.data import ImageSet, resize, rotate_each, to_rgb
@@ -17,33 +17,71 @@ from torch import Tensor
 from flowaug.augmenter import Alignment, Augmenter
 from flowaug.cli import plots
 from flowaug.cli.data import leading
-from flowaug.cli.measures import ordered_batches
+from flowaug.cli.measures import BATCH, ordered_batches
 from flowaug.cli.models import PROGRAM, can_align, read_run
 from flowaug.cli.options import AlignConfig
+from flowaug.cli.own_images import OwnImages, read_own, write_image, write_table
 from flowaug.cli.recipes import TrainConfig
-from flowaug.flows.circle import circular_deviation
+from flowaug.flows.circle import circular_deviation, wrap_periodic
+from flowaug.spaces import AffineSpace
+from flowaug.targets import pixel_motions
 from flowaug.warp import rotation_angle
 
 
 def align(config: AlignConfig) -> None:
-    """Align, print the spread before and after, and draw the images."""
+    """Align, write each image with its pose, print the spread before and after, and draw the images."""
     stored = config.trained(TrainConfig, PROGRAM)
+    if not can_align(stored):
+        raise UserError("alignment needs a learned augmenter over affine transforms")
     folder = pathlib.Path(config.out or config.run)
     with Runtime.session(config.device, stored.precision, stored.seed) as runtime:
-        trained = read_run(config, runtime)
-        if not can_align(trained.config):
-            raise UserError("alignment needs a learned augmenter over affine transforms")
-        test = other_set(config, trained.sets.test) if config.data else trained.sets.test
-        some = leading(test, config.images)
-        if int(some.class_counts().max()) < 2:
-            raise UserError(f"{len(some)} images have no two of one class, whose spread could be compared: take more")
-        if config.degrees:
-            some = rotate_each(some, config.degrees, derive_seed(stored.seed, "align"))
-        before, after = align_set(config, trained.model.augmenter, some, runtime)
-    found = spreads(some, before, after, 1 if config.data else stored.settled().images.modes or 1)
+        own = read_own(config, runtime) if config.own_images else read_test(config, runtime)
+        before, after = align_set(config, own.model.augmenter, own.images, runtime)
+        write_poses(own, before, after, folder, runtime)
+    known = not config.data and not config.own_images
+    found = spreads(own.images, before, after, (own.config.images.modes or 1) if known else 1)
     write_json(folder / "alignment.json", found)
-    plots.prototypes(some, before, after.images, folder / "plots" / "alignment.png")
-    sys.stdout.write(report(found) + f"picture: {folder / 'plots' / 'alignment.png'}\n")
+    plots.prototypes(own.images, before, after.images, folder / "plots" / "alignment.png")
+    sys.stdout.write(
+        report(found) + f"{len(before)} images: {folder / 'aligned'}, {folder / 'poses.csv'}; "
+        f"picture: {folder / 'plots' / 'alignment.png'}\n"
+    )
+
+
+def read_test(config: AlignConfig, runtime: Runtime) -> OwnImages:
+    """The model of a run, and some test images of its data set or another."""
+    trained = read_run(config, runtime)
+    test = other_set(config, trained.sets.test) if config.data else trained.sets.test
+    some = leading(test, int(config.images))
+    if config.degrees:
+        some = rotate_each(some, config.degrees, derive_seed(trained.config.seed, "align"))
+    names = [pathlib.Path(f"{place:06d}.png") for place in range(len(some))]
+    settled = trained.config.settled()
+    return OwnImages(settled, trained.model, some, [f"test image {number}" for number in some.ids.tolist()], names)
+
+
+@torch.no_grad()
+def write_poses(own: OwnImages, before: Tensor, after: Alignment, folder: pathlib.Path, runtime: Runtime) -> None:
+    """The aligned images, and poses.csv: a row an image with its transform, as coordinates and as a matrix of pixels.
+
+    The coordinates are those of the space whose transform the alignment is, or the nearest, and `log_density` what the
+    image's own distribution says of them. The matrix takes pixels of the image, as it is prepared, to the aligned one.
+    """
+    space = cast("AffineSpace", own.model.augmenter.space)
+    size = (before.shape[-2], before.shape[-1])
+    w = wrap_periodic(space.parameters(after.matrices, size), space.periodic)
+    motions = pixel_motions(after.matrices.double(), size, space.align_corners).flatten(1)
+    parts = zip(before.split(BATCH), w.float().split(BATCH), strict=True)
+    augmenter, device = own.model.augmenter, runtime.device
+    densities = torch.cat([augmenter.log_prob(x.to(device), at.to(device)[:, None])[:, 0].cpu() for x, at in parts])
+    entries = [f"m{row}{column}" for row in range(3) for column in range(3)]
+    rows = (
+        [file, *at, *matrix, density]
+        for file, at, matrix, density in zip(own.files, w.tolist(), motions.tolist(), densities.tolist(), strict=True)
+    )
+    write_table(folder / "poses.csv", ["file", *space.names, *entries, "log_density"], rows)
+    for name, image in zip(own.names, after.images, strict=True):
+        write_image(folder / "aligned" / name, image)
 
 
 def other_set(config: AlignConfig, like: ImageSet) -> ImageSet:
@@ -82,11 +120,11 @@ def spreads(data: ImageSet, before: Tensor, after: Alignment, modes: int = 1) ->
     Angles count modulo 2 pi / modes, those of several modes being equally right.
     """
     classes = [data.labels.cpu() == c for c in range(data.num_classes)]
-    found: dict[str, Any] = {
-        "images": len(data),
-        "pixels_before": _pixel_deviation(before, classes),
-        "pixels_after": _pixel_deviation(after.images, classes),
-    }
+    found: dict[str, Any] = {"images": len(data)}
+    if not any(int(chosen.sum()) > 1 for chosen in classes):
+        return found  # no two of one class, whose spread could be compared
+    found["pixels_before"] = _pixel_deviation(before, classes)
+    found["pixels_after"] = _pixel_deviation(after.images, classes)
     if "angle" in data.extras:
         angle = data.extras["angle"].cpu()
         aligned = angle - rotation_angle(after.matrices)  # angles run clockwise, rotations counter-clockwise
@@ -104,6 +142,8 @@ def _pixel_deviation(images: Tensor, classes: list[Tensor]) -> float:
 
 def report(found: dict[str, Any]) -> str:
     """The spreads as text."""
+    if "pixels_before" not in found:
+        return ""
     lines = [f"{'within a class':<28}{'before':>10}{'after':>10}"]
     for key, title, style in (
         ("degrees", "angle, degrees (circular)", "{:10.1f}"),

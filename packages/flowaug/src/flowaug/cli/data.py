@@ -19,7 +19,10 @@ SIZE_OPTION = {
     "rot-mnist-lt": "size",
     "folder": "image_size",
 }
-"""How a set takes the size of its images; the others are padded with black."""
+"""How a set takes the size of its images; the others are padded with black, or made smaller."""
+
+NATIVE = {"mnist-01569": 28, "rot-mnist-lt": 28}
+"""The least size that a set takes itself."""
 
 SPLIT_SEED = 0  # not the run's: runs of several seeds share their data
 
@@ -81,10 +84,14 @@ def _load(config: TrainConfig, part: str) -> ImageSet:
     kind = config.data.partition(":")[0]
     images = config.images
     options: dict[str, Any] = {"degrees": images.degrees, "modes": images.modes, "rho": images.rho}
-    if kind in SIZE_OPTION:
+    own = kind in SIZE_OPTION and (images.size or 0) >= NATIVE.get(kind, 0)
+    if own:
         options[SIZE_OPTION[kind]] = images.size
     if kind == "sprites" and part == "train" and images.train_size:  # draws no more than are used
         options["count"] = images.train_size + (images.val_size or 0)
     given = {name: value for name, value in options.items() if value is not None}
     loaded = data.load(config.data, part, config.data_root or None, config.download, **given)
-    return loaded if kind in SIZE_OPTION or images.size is None else data.pad_to(loaded, images.size)
+    if own or images.size is None:
+        return loaded
+    smaller = images.size < max(loaded.shape[1:])
+    return data.resize(loaded, images.size) if smaller else data.pad_to(loaded, images.size)

@@ -42,9 +42,19 @@ def make_model(config: TrainConfig, data: ImageSet) -> AugmentedClassifier:
     channels, height, width = data.shape
     if height != width:
         raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
-    standardise = Standardise(*channel_stats(data))
+    return build_model(config, channels, height, data.num_classes, Standardise(*channel_stats(data)))
+
+
+def build_model(
+    config: TrainConfig, channels: int, side: int, num_classes: int, standardise: Standardise
+) -> AugmentedClassifier:
+    """Classifier and augmenter for square images (channels, side, side) in [0, 1].
+
+    Raises:
+        UserError: They cannot be had for such images.
+    """
     try:
-        classifier = nn.Sequential(standardise, build(config.network, channels, height, data.num_classes))
+        classifier = nn.Sequential(standardise, build(config.network, channels, side, num_classes))
         augmenter = make_augmenter(config, channels, standardise)
     except (ValueError, ModuleNotFoundError) as error:
         raise UserError(str(error)) from error

@@ -38,10 +38,11 @@ class AlignConfig(EvaluateOptions):
 
     data: str = ""
     """Align the test images of another set, resized to the run's size; empty takes the run's own."""
-    images: int = 200
-    """So many test images, the first ones, or drawn by class where the set is sorted by class; 0 takes all."""
+    images: str = "200"
+    """Images of your own: one, a folder with all its subfolders, or a pattern in quotes, as "photos/*.jpg". A number
+    takes so many test images, the first ones, or drawn by class where the set is sorted by class; 0 takes all."""
     degrees: float = 0.0
-    """Rotate every image by a random angle up to this first."""
+    """Rotate every test image by a random angle up to this first."""
     steps: int = 50
     """Of the mean-shift."""
     gamma: float = 0.1
@@ -51,15 +52,43 @@ class AlignConfig(EvaluateOptions):
     compose: Literal["group", "lie"] = "group"
     """How steps add up: group is right for all transforms, lie the paper's."""
     out: str = ""
-    """Folder for alignment.json and the picture; empty takes the run folder."""
+    """Folder for poses.csv, aligned/, alignment.json and the picture; empty takes the run folder."""
+    strict: bool = False
+    """Stop at an image of your own that cannot be read; else it is named and left out."""
 
     def __post_init__(self) -> None:
-        if self.images < 0 or self.steps < 1 or self.samples < 1:
+        if self.steps < 1 or self.samples < 1:
             raise UserError("images must be 0 or more, steps and samples at least 1")
+        if self.own_images and self.data:
+            raise UserError(f"give --data or images of your own, not both: --data {self.data} --images {self.images}")
         if not 0 <= self.degrees <= 180:
             raise UserError(f"degrees must be in [0, 180], got {self.degrees}")
         if not 0 < self.gamma <= 1:
             raise UserError(f"gamma must be in (0, 1], got {self.gamma}")
+
+    @property
+    def own_images(self) -> bool:
+        """Whether `images` names files."""
+        return not self.images.isdecimal()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(EvaluateOptions):
+    """Write views of images of your own, drawn from each one's learned distribution, with their densities."""
+
+    images: str
+    """An image, a folder with all its subfolders, or a pattern in quotes, as "photos/*.jpg"."""
+    views: int = 8
+    """Of each image."""
+    seed: int = 0
+    """Of the transforms."""
+    strict: bool = False
+    """Stop at an image that cannot be read; else it is named and left out."""
+    out: str = "views"
+    """Folder for the views, samples.csv and the picture."""
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "views")
 
 
 @dataclass(frozen=True)

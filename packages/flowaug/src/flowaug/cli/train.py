@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from robustvision_core.data import Batch, DeviceBatches, ImageSet
+from robustvision_core.predict import Preprocessing, describe
 from robustvision_core.run.folder import Run
 from robustvision_core.run.loop import fit
 from robustvision_core.run.runtime import Runtime, channels_last, derive_seed
@@ -91,6 +92,7 @@ def train(config: TrainConfig) -> pathlib.Path:
     with config.session(f"flowaug-{config.data.partition(':')[0]}-{config.augmenter}") as (runtime, run):
         sets = load(config)
         step = Step(make_model(config, sets.train), config, runtime.all_reduce_mean)
+        run.about = about(sets.train)
         records = fit_on(config, sets, runtime, run, step)
         if runtime.is_main:
             finish(config, sets, runtime, run, step, records)
@@ -128,6 +130,14 @@ def fit_on(config: TrainConfig, sets: Sets, runtime: Runtime, run: Run | None, s
         on_epoch=on_epoch,
         progress=config.progress,
     )
+
+
+def about(data: ImageSet) -> dict[str, Any]:
+    """What a checkpoint says of its images and classes: they come in [0, 1], and the networks standardise them."""
+    channels = data.shape[0]
+    if channels not in (1, 3):  # no picture on disk is read as such
+        return {}
+    return describe("flowaug", Preprocessing.of(data.shape, torch.zeros(channels), torch.ones(channels)), data.classes)
 
 
 def make_batches(config: TrainConfig, data: ImageSet, runtime: Runtime) -> DeviceBatches:

@@ -6,7 +6,7 @@ from flowaug.spaces.affine import FREE_ENTRIES, GENERATORS, ROTATION_DISCOVERY, 
 from flowaug.spaces.base import GeometricSpace, Space, check_images
 from flowaug.spaces.color import ColorSpace
 from flowaug.spaces.crop import CropSpace
-from flowaug.spaces.exponential import affine_exponential
+from flowaug.spaces.exponential import affine_exponential, affine_logarithm
 
 __all__ = [
     "FREE_ENTRIES",
@@ -18,5 +18,6 @@ __all__ = [
     "GeometricSpace",
     "Space",
     "affine_exponential",
+    "affine_logarithm",
     "check_images",
 ]

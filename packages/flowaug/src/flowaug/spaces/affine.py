@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowaug.spaces.base import Coordinates, check_parameters
-from flowaug.spaces.exponential import affine_exponential
+from flowaug.spaces.exponential import affine_exponential, affine_logarithm
 from flowaug.warp import Fill, Mode, Padding, check_reading, checked_fill, warp
 
 GENERATORS: dict[str, tuple[float, ...]] = {
@@ -106,6 +106,18 @@ class AffineSpace(Coordinates):
             ValueError: w does not have d coordinates.
         """
         return affine_exponential(self.generator(w, size))
+
+    def parameters(self, matrices: Tensor, size: tuple[int, int]) -> Tensor:
+        """w (..., d) whose transforms are sampling matrices (..., 2, 3): the inverse of `matrix`, in float64.
+
+        Where no w gives a matrix, as for a sum of steps that leaves what the coordinates span, its generator is the
+        nearest to the matrix's logarithm. Rotations come out within ±180 degrees; w may leave the box.
+
+        Raises:
+            ValueError: A matrix mirrors or is singular.
+        """
+        basis = _make_basis(self, size, torch.float64, matrices.device)
+        return affine_logarithm(matrices).flatten(-2) @ torch.linalg.pinv(basis)
 
     def warp(self, images: Tensor, w: Tensor) -> Tensor:
         """Images (B, C, H, W) under w (B, S, d), as (B, S, C, H, W)."""
