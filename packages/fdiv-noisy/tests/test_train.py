@@ -95,6 +95,12 @@ def test_noise_is_found_and_answered(
     assert criterion.epochs == (1 if loss in ("auto", "pair-conditional") else 0)
 
 
+def test_one_epoch_leaves_none_to_warm_up(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--loss", "auto", "--train-size", "0", "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", *SMALL, *arguments]) == 0
+    assert capsys.readouterr().out.startswith("one epoch leaves none for cross-entropy before auto")
+
+
 def test_pair_conditional_needs_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--noise", "uniform-high", "--loss", "pair-conditional", "--train-size", "0"]
     assert main(["train", *SMALL, *arguments]) == 2
@@ -227,7 +233,6 @@ def test_noise_make_inspect_and_train_on_the_file(tmp_path: pathlib.Path, capsys
             "the noise of digits cannot be found: cross-fitting 2 folds needs",
         ),
         (["--warmup", "5", "--epochs", "2"], "5 of 2 epochs go to cross-entropy, which leaves none for kl"),
-        (["--loss", "pair-conditional", "--epochs", "1"], "1 of 1 epochs go to cross-entropy"),
         (["--weight-decay", "-1"], "weight_decay must be 0 or more, got -1"),
         (["--momentum", "-1"], "momentum must be 0 or more, got -1"),
         (["--noise", "sparse-high:0.3"], "sparse-high takes no argument"),

@@ -82,16 +82,16 @@ def build(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) 
 
 
 def warmup_epochs(config: TrainConfig) -> int:
-    """Epochs of cross-entropy before the loss of `config`."""
-    least = 1 if config.loss in ("auto", "pair-conditional") else 0
+    """Epochs of cross-entropy before the loss of `config`; auto and pair-conditional take one, if there are two."""
+    least = 1 if config.loss in ("auto", "pair-conditional") and config.epochs > 1 else 0
     return max(config.warmup, least)
 
 
 def check_warmup(config: TrainConfig) -> None:
-    """Raise UserError where cross-entropy would take all epochs, unless that is what was asked for."""
-    if config.loss != "ce" and warmup_epochs(config) >= config.epochs:
+    """Raise UserError where --warmup takes all epochs, unless cross-entropy is what was asked for."""
+    if config.loss != "ce" and config.warmup and config.warmup >= config.epochs:
         raise UserError(
-            f"{warmup_epochs(config)} of {config.epochs} epochs go to cross-entropy, which leaves none for "
+            f"{config.warmup} of {config.epochs} epochs go to cross-entropy, which leaves none for "
             f"{config.loss}: lower --warmup, raise --epochs, or ask for --loss ce"
         )
 

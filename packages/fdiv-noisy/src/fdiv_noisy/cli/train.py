@@ -62,6 +62,8 @@ def train(config: TrainConfig) -> pathlib.Path:
         UserError: Something that `config` asks for cannot be had; the message says what.
     """
     criteria.check_warmup(config)
+    if config.epochs == 1 and config.loss in ("auto", "pair-conditional"):
+        sys.stdout.write(f"one epoch leaves none for cross-entropy before {config.loss}: it starts from scratch\n")
     with config.session(f"fdiv-noisy-{config.loss}") as (runtime, run):
         noisy = load(config)
         criterion, report = criteria.build(config, noisy, runtime)
