@@ -7,7 +7,7 @@ TEST_JOBS ?= 2
 MANIFESTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type format bench wheels floors release-check docs browser pins clean
+.PHONY: help setup demo test lint type format bench wheels floors release-check docs browser browser-test pins clean
 
 help: ## show this help
 	@grep -hE '^[a-z%<>-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/<package>/' | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -78,7 +78,9 @@ docs: setup ## build the documentation site into site/
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 -d docs/_build docs site
 	$(RUN) scripts/docs_coverage.py
 
-browser: docs ## build the site and look at every page in headless Chromium
+browser: docs browser-test ## build the site and look at every page in headless Chromium
+
+browser-test: setup ## look at every page of the site that was built last
 	$(RUN) -m pytest -m browser tests/test_docs_browser.py
 
 pins: setup ## resolve anew and rewrite the pins in pyproject.toml

@@ -39,7 +39,7 @@ for _ in range(60):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    course.append((float(focal), float(loss)))
+    course.append((focal.item(), loss.item()))
 print(f"focal length {course[-1][0]:.1f} px, true {true_focal:.1f}")
 
 fig, axes = plt.subplots(1, 2, figsize=(8, 3))
