@@ -264,7 +264,7 @@ def test_uneven_target() -> None:
         (["--selector", "flex", "--threshold", "7"], "threshold and floor must be in [0, 1], got 7.0"),
         (["--selector", "adaptive", "--rho", "nan"], "rho must be a finite number, got nan"),
         (["--method", "coral", "--batch-norm", "freeze_on_pseudo"], "method coral has no pseudo-labelled samples"),
-        (["--prior", "uniform"], "prior must be even, predicted, or numbers with commas, got 'uniform'"),
+        (["--prior", "uniform"], "prior must be even, predicted, estimate, or numbers with commas, got 'uniform'"),
         (["--shares", "1.5"], "shares must be one or more numbers in (0, 1], got (1.5,)"),
         (["--period", "0"], "period must be at least 1, got 0"),
         (["--order", "official"], "order='official' needs passes='separate', got 'paired'"),

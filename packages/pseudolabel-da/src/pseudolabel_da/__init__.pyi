@@ -12,7 +12,13 @@ from .diagnosis.alerts import StalledWarning as StalledWarning
 from .diagnosis.diagnostics import PeriodRecord as PeriodRecord
 from .diagnosis.diagnostics import Verdict as Verdict
 from .diagnosis.diagnostics import diagnose as diagnose
+from .diagnosis.error import atc_threshold as atc_threshold
+from .diagnosis.error import disagreement as disagreement
+from .diagnosis.error import estimate_wrong as estimate_wrong
 from .diagnosis.limits import CollapseLimits as CollapseLimits
+from .diagnosis.shares import bbse_class_shares as bbse_class_shares
+from .diagnosis.shares import em_class_shares as em_class_shares
+from .diagnosis.shares import estimate_class_shares as estimate_class_shares
 from .diagnosis.validators import TARGET_VALIDATORS as TARGET_VALIDATORS
 from .diagnosis.validators import information_maximization as information_maximization
 from .diagnosis.validators import mean_entropy as mean_entropy

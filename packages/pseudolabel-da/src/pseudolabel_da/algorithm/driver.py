@@ -7,7 +7,7 @@ in one with checkpoints, several processes and resuming within an epoch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.algorithm.schedule import EpochPlan, epoch_steps, rate_factor, schedule_epoch, target_weight
 from pseudolabel_da.algorithm.settings import TRANSFER, Settings
 from pseudolabel_da.algorithm.state import Domains, State
+from pseudolabel_da.diagnosis.error import Doubts
+from pseudolabel_da.diagnosis.shares import ClassShares, estimate_class_shares
 from pseudolabel_da.diagnosis.validators import TARGET_VALIDATORS, accuracy
 from pseudolabel_da.reading.augmentation import Augment
 from pseudolabel_da.reading.identity import check_labels
@@ -62,6 +64,24 @@ class Alone:
         return value
 
 
+class SourceMeasures(NamedTuple):
+    """What a selection needs of source validation data.
+
+    Attributes:
+        accuracy: On them, or what stands for it.
+        temperature: To divide logits by.
+        calibrated: The temperature that fits them, whether or not logits are divided by it.
+        logits: (M, K) of them, or None without data.
+        labels: (M,) theirs, or None.
+    """
+
+    accuracy: float | None
+    temperature: Tensor | float = 1.0
+    calibrated: Tensor | float = 1.0
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+
 class Driver:
     """Carries out epochs. All it does is a pure function of the settings, the epoch and the state.
 
@@ -77,6 +97,7 @@ class Driver:
         augment: Of target samples, or None.
         source_augment: Of source samples, or None.
         weight_fn: Inputs (B, ...) to domain weights (B,), or None.
+        check: Slight changes that the model's answers should survive, or None where inputs are no images.
         processes: That train together.
     """
 
@@ -94,6 +115,7 @@ class Driver:
         augment: Augment | None = None,
         source_augment: Augment | None = None,
         weight_fn: Callable[[Tensor], Tensor] | None = None,
+        check: Augment | None = None,
         processes: Processes | None = None,
     ) -> None:
         self.settings, self.selector, self.reader = settings.in_use, selector, reader
@@ -101,7 +123,7 @@ class Driver:
         self.pretrain, self.epochs = pretrain, epochs
         # one domain augmented alone would make the shift that the transfer methods undo
         self.augment = source_augment if settings.method in TRANSFER else augment
-        self.source_augment, self.weight_fn = source_augment, weight_fn
+        self.source_augment, self.weight_fn, self.check = source_augment, weight_fn, check
         self.processes: Processes = processes or Alone()
 
     @property
@@ -182,39 +204,66 @@ class Driver:
         """Label the pool and select; every process comes to the same selection."""
         state, settings, pool = self.state, self.settings, self._pool
         self._agree_on_statistics()
-        known, temperature = self._measure_source()  # before the statistics are the target's
+        source = self._measure_source()  # before the statistics are the target's
         if settings.batch_norm == "target":
             self._estimate_statistics(plan.number)
             self._agree_on_statistics()
         smoothing = 0.0 if settings.calibrate else state.smoothing or 0.0  # calibration lifts the ceiling
         logits, weight = self._pool_outputs()
-        ceiling = confidence_ceiling(smoothing, pool.classes)
-        context = PeriodContext(plan.number, known, ceiling, weight, tuple(state.periods), self.data.truth)
-        record = advance(pool, self.selector, probabilities(logits, temperature), settings, context)
+        context = PeriodContext(
+            plan.number,
+            source.accuracy,
+            confidence_ceiling(smoothing, pool.classes),
+            weight,
+            tuple(state.periods),
+            self.data.truth,
+            self._doubts(plan.number, logits, source),
+            self._class_shares(plan.number, logits, source),
+        )
+        record = advance(pool, self.selector, probabilities(logits, source.temperature), settings, context)
         state.periods.append(record)
         state.barren = 0 if record.selected or not record.candidates else state.barren + 1
         state.stopped = stop_reason(record, state.barren, settings)
 
-    def _measure_source(self) -> tuple[float | None, Tensor | float]:
-        """Accuracy on source validation data, or what stands for it, and the temperature to divide logits by."""
+    def _measure_source(self) -> SourceMeasures:
+        """What the selection needs of source validation data."""
         if self.data.val is None:
-            return self.data.accuracy, 1.0
-        val, temperature = self.reader.outputs(self.data.val), 1.0
+            return SourceMeasures(self.data.accuracy)
+        val, mean = self.reader.outputs(self.data.val), self.processes.all_reduce_mean
         check_labels(val.labels, val.logits.shape[1], "the validation set")
-        known = float(self.processes.all_reduce_mean(accuracy(val.logits, val.labels)))
-        if self.settings.calibrate:
-            temperature = self.processes.all_reduce_mean(fit_temperature(val.logits, val.labels).to(val.logits))
-        return known, temperature
+        fitted = mean(fit_temperature(val.logits, val.labels).to(val.logits))
+        temperature = fitted if self.settings.calibrate else 1.0
+        return SourceMeasures(
+            float(mean(accuracy(val.logits, val.labels))), temperature, fitted, val.logits, val.labels
+        )
 
-    def _pool_outputs(self) -> tuple[Tensor, Tensor | None]:
+    def _doubts(self, number: int, logits: Tensor, source: SourceMeasures) -> Doubts:
+        """What speaks against labels that the pool may get."""
+        jittered = None
+        if self.check is not None:
+            names = "check", number, self.processes.rank
+            generator = make_generator(self.settings.seed, *names, device=self.reader.device)
+            change = self.check
+            jittered = self._pool_outputs(lambda inputs: change(inputs, generator))[0].argmax(1)
+        return Doubts(logits, jittered, source.logits, source.labels)
+
+    def _class_shares(self, number: int, logits: Tensor, source: SourceMeasures) -> ClassShares:
+        """Class shares of the target by its predictions; they are taken to be those of the source at first."""
+        known = torch.ones(logits.shape[1], device=logits.device)
+        if source.labels is not None:
+            known = torch.bincount(source.labels, minlength=logits.shape[1]) + 1e-3
+        seed = derive_seed(self.settings.seed, "shares", number)
+        return estimate_class_shares(probabilities(logits, source.calibrated), known, seed)
+
+    def _pool_outputs(self, change: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits (N, K) and domain weights (N,) of the target samples; each process computes its part of them."""
         world, rank, size = self.processes.world_size, self.processes.rank, len(self.data.target)
         if world == 1:
-            logits, _, weight = self.reader.outputs(self.data.target, self.weight_fn)
+            logits, _, weight = self.reader.outputs(self.data.target, self.weight_fn, change=change)
             return logits, weight
         ends = torch.linspace(0, size, world + 1).long().tolist()
         part = torch.arange(ends[rank], ends[rank + 1], device=self.reader.device)
-        own, _, weight = self.reader.outputs(self.data.target, self.weight_fn, part)
+        own, _, weight = self.reader.outputs(self.data.target, self.weight_fn, part, change)
         return self._gathered(own, part, size), None if weight is None else self._gathered(weight, part, size)
 
     def _gathered(self, own: Tensor, rows: Tensor, size: int) -> Tensor:

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from pseudolabel_da.algorithm.settings import Settings
 from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_domains
 from pseudolabel_da.algorithm.steps import make_adamw, make_objective, train_epoch
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
-from pseudolabel_da.reading.augmentation import AUGMENTS, Augment
+from pseudolabel_da.reading.augmentation import AUGMENTS, MILD, Augment
 from pseudolabel_da.reading.batch_norm import frozen_modules, preserved_modes
 from pseudolabel_da.reading.identity import fingerprint
 from pseudolabel_da.reading.labeled import Criterion
@@ -331,6 +331,7 @@ class IncrementalPseudoLabeler:
         assert self.optimizer is not None  # made before
         frozen = frozen_modules(self.model)
         self.objective.frozen, self.reader = frozen, replace(self.reader, frozen=tuple(frozen))
+        scale = cache(lambda: data_range(self.reader, data.source, data.target))  # it may warn, once
         return Driver(
             self.settings,
             self.selector,
@@ -340,17 +341,18 @@ class IncrementalPseudoLabeler:
             self.optimizer,
             pretrain=pretrain,
             epochs=epochs,
-            augment=self._fitted(self.augment, data) if epochs else None,  # the first phase has no target
-            source_augment=self._fitted(self.source_augment, data),
+            augment=fitted(self.augment, scale) if epochs else None,  # the first phase has no target
+            source_augment=fitted(self.source_augment, scale),
             weight_fn=self.weight_fn,
+            check=fitted(MILD, scale) if epochs and self._checks(data) else None,
         )
 
-    def _fitted(self, augment: Augment | None, data: Domains) -> Augment | None:
-        """An augmentation of ours with the range of the data; a user's own as it is."""
-        if augment is None or augment not in AUGMENTS.values():
-            return augment
-        scale: Any = data_range(self.reader, data.source, data.target)
-        return partial(augment, value_range=scale)  # pyright: ignore[reportCallIssue]  # strong_augment, all of them
+    def _checks(self, data: Domains) -> bool:
+        """Whether answers are to be checked under augmentation: the settings say so, and the target are images."""
+        if self.settings.check != "jitter" or not len(data.target):
+            return False
+        row = self.reader.prepare(next(iter(data.target.stream([torch.tensor([0])])))[0])
+        return row.ndim == 4 and row.is_floating_point()
 
     @contextlib.contextmanager
     def _criterion_of_pretraining(self) -> Iterator[None]:
@@ -397,6 +399,14 @@ def _recipe(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 ALONE = ("source", "target")
 """The methods that train on labelled samples alone."""
+
+
+def fitted(augment: Augment | None, scale: Callable[[], tuple[float, float]]) -> Augment | None:
+    """An augmentation of ours with the range of the data; a user's own as it is."""
+    if augment is None or augment not in (*AUGMENTS.values(), MILD):
+        return augment
+    ours: Any = augment
+    return partial(ours, value_range=scale())
 
 
 def selector_of(settings: Settings) -> Selector:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,10 +20,12 @@ from pseudolabel_da.diagnosis.diagnostics import (
     diagnose,
     marginal_drift,
 )
+from pseudolabel_da.diagnosis.error import Doubts, estimate_wrong, said_wrong, signals_against
+from pseudolabel_da.diagnosis.shares import ClassShares
 from pseudolabel_da.selection.flexible import FlexThreshold
 from pseudolabel_da.selection.ican import ICANSelector
 from pseudolabel_da.selection.rule import AdaptiveThreshold, FixedThreshold, Selection, Selector, most_confident
-from pseudolabel_da.selection.shares import select_most_confident, select_top
+from pseudolabel_da.selection.shares import ClassBalancedShare, select_most_confident, select_top
 
 
 class PeriodContext(NamedTuple):
@@ -35,6 +38,8 @@ class PeriodContext(NamedTuple):
         weight: (N,) domain weights, or None.
         history: Records of the periods before.
         truth: (N,) true labels, for the record alone, or None.
+        doubts: What speaks against labels, or None.
+        shares: Estimated class shares of the target, or None.
     """
 
     epoch: int
@@ -43,6 +48,8 @@ class PeriodContext(NamedTuple):
     weight: Tensor | None = None
     history: tuple[PeriodRecord, ...] = ()
     truth: Tensor | None = None
+    doubts: Doubts | None = None
+    shares: ClassShares | None = None
 
 
 def advance(
@@ -63,29 +70,47 @@ def advance(
     taken = None if rows is None else pool.histogram()
     selection = _select(selector, candidates, context, rows, taken)
     flip_rate, marginal = _against_last(pool, probs)
-    prior = selector_prior(selector, pool.classes)
-    record = _measure(pool, selection, taken, context)
-    record.prior = prior
-    record.flip_rate, record.drift = flip_rate, marginal_drift(marginal, pool.marginal)
+    prior, drift = selector_prior(selector, pool.classes, context.shares), marginal_drift(marginal, pool.marginal)
+
+    def measured(made: Selection) -> PeriodRecord:
+        signals = {} if context.doubts is None else signals_against(_labels_after(pool, made, rows), context.doubts)
+        estimate = estimate_wrong(signals)
+        found = _measure(pool, made, taken, context)
+        interval = None if estimate is None else [estimate.low, estimate.high]
+        share = None if estimate is None else estimate.share
+        changes: dict[str, Any] = {"flip_rate": flip_rate, "drift": drift, "prior": prior, "signals": signals}
+        if context.shares is not None:
+            shares, low, high = (values.tolist() for values in context.shares)
+            changes |= {"class_shares": shares, "class_shares_low": low, "class_shares_high": high}
+        return replace(found, **changes, wrong_estimate=share, wrong_interval=interval)
+
+    record = measured(selection)
     record.verdict = diagnose(record, list(context.history), settings.limits)
     remedied = _remedy(selection, record, candidates, taken, settings)
     if remedied is not None:
         selection, name = remedied
-        after = _measure(pool, selection, taken, context)
-        after.flip_rate, after.drift, after.verdict, after.remedy = flip_rate, record.drift, record.verdict, name
-        after.prior = prior
-        record = after
+        record = replace(measured(selection), verdict=record.verdict, remedy=name)
     pool.update(selection, rows, context.weight)
     pool.marginal.copy_(marginal)
     if context.truth is not None:
         check_truth(record, pool.labels, pool.given == record.period, context.truth)
-    _warn(record, selector)
+    _warn(record, selector, context.history)
     return record
 
 
-def selector_prior(selector: Selector, classes: int) -> list[float] | None:
-    """The shares (K) of the classes that a selector was told, None where it was told none."""
+def _labels_after(pool: PseudoLabelPool, selection: Selection, rows: Tensor | None) -> Tensor:
+    """(N,) the labels that the pool would hold after a selection, -1 without one."""
+    labels = torch.full_like(pool.labels, -1) if rows is None else pool.labels.clone()
+    picked = selection.mask.nonzero()[:, 0]
+    labels[picked if rows is None else rows[picked]] = selection.labels[picked]
+    return labels
+
+
+def selector_prior(selector: Selector, classes: int, estimated: ClassShares | None = None) -> list[float] | None:
+    """The shares (K) of the classes that a selector was told or goes by, None where it was told none."""
     prior = getattr(selector, "prior", None)
+    if isinstance(prior, str) and prior == "estimate" and estimated is not None:
+        return estimated.shares.tolist()
     if prior is None or isinstance(prior, str):
         return None
     shares = torch.as_tensor(prior, dtype=torch.float64)
@@ -106,6 +131,7 @@ def _select(
         ceiling=context.ceiling,
         taken=taken,
         weight=weight if weight is None or rows is None else weight[rows],
+        shares=None if context.shares is None else context.shares.shares,
     )
 
 
@@ -183,8 +209,22 @@ def stop_reason(record: PeriodRecord, barren: int, settings: Settings) -> str:
     return ""
 
 
-def _warn(record: PeriodRecord, selector: Selector) -> None:
+def _warn_of_absent(record: PeriodRecord, selector: Selector, history: tuple[PeriodRecord, ...], where: str) -> None:
+    """Warn once of classes that the target seems to lack, where the selector takes all classes for even."""
+    even = isinstance(selector, ClassBalancedShare) and selector.prior is None
+    if even and record.absent() and not any(before.absent() for before in history):
+        warnings.warn(
+            f"{where}: class {', '.join(map(str, record.absent()))} seems to be absent from the target, or not to be "
+            "recognised there, but labels are spread evenly over all classes: give the true shares as prior, or "
+            "prior='estimate'",
+            CollapseWarning,
+            stacklevel=4,
+        )
+
+
+def _warn(record: PeriodRecord, selector: Selector, history: tuple[PeriodRecord, ...]) -> None:
     where = f"period {record.period} (epoch {record.epoch})"
+    _warn_of_absent(record, selector, history, where)
     if record.selected == 0 and record.candidates:
         warnings.warn(
             f"{where} selected none of {record.candidates} samples: largest confidence {record.max_confidence}, "
@@ -231,6 +271,10 @@ _REASONS = {
     Verdict.FEW_CLASSES: lambda r: (
         f"the largest class holds {r.max_share:.0%} of the pseudo-labels, {r.empty_classes} of "
         f"{len(r.class_histogram)} classes have none"
+    ),
+    Verdict.WRONG_LABELS: lambda r: (
+        f"{said_wrong(r)}: check some before you trust them; label a few target samples of each class, or take a "
+        "source closer to the target"
     ),
     Verdict.HYPER_CONSERVATIVE: lambda r: f"{r.selected} of {r.candidates} samples selected, {_asked(r)}",
 }

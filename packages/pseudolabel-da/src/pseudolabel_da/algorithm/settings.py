@@ -23,6 +23,7 @@ from pseudolabel_da.selection.checks import (
 Method = Literal["source", "target", "coral", "dann", "lee", "pseudo", "ican"]
 SelectorName = Literal["adaptive", "fixed", "flex", "balanced", "top"]
 AugmentName = Literal["none", "strong", "recolor", "jitter"]
+CheckName = Literal["jitter", "means"]
 Order = Literal["paper", "official"]
 OnEmpty = Literal["noop", "source_epoch", "stop", "relax"]
 OnCollapse = Literal["warn", "stop", "rebalance"]
@@ -66,8 +67,9 @@ class SelectionOptions:
     shares: tuple[float, ...] = GROWING
     """Of balanced and top: share of the target that holds a label after each period; the last one stays."""
     prior: str = "even"
-    """Of balanced: even classes, predicted (the same share of each predicted class, for when nothing is known), or
-    the shares of the classes, with commas."""
+    """Of balanced: even classes, predicted (the same share of each predicted class, for when nothing is known),
+    estimate (by maximum likelihood from the predictions, anew in each period), or the shares of the classes, with
+    commas."""
     rho: float = 3.0
     """Of the adaptive threshold, and of method ican."""
     ceiling_aware: bool = False
@@ -78,6 +80,9 @@ class SelectionOptions:
     """Build the set anew in each period; the paper never takes a label back."""
     calibrate: bool = False
     """Divide logits by the temperature that fits source validation data before they are selected by."""
+    check: CheckName = "jitter"
+    """How wrong pseudo-labels are estimated without true ones: jitter also asks the model for its answers to slightly
+    changed images, one more pass over the target a period; means alone compares classes, at no cost."""
     on_empty: OnEmpty = "noop"
     """While nothing has a pseudo-label: noop trains nothing (the paper, |R| = |P| = 0), source_epoch trains on all
     source rows, stop ends. relax selects the most confident samples in any period that would find none."""

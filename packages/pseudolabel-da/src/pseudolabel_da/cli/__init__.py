@@ -20,6 +20,16 @@ COMMANDS = {
         ".evaluate:evaluate",
         ".options:EvaluateConfig",
     ),
+    "predict": (
+        "label new images with a trained run",
+        "robustvision_core.predict.verbs:predict",
+        "robustvision_core.predict.options:PredictOptions",
+    ),
+    "export": (
+        "write the network of a run for other programs",
+        "robustvision_core.predict.verbs:export",
+        "robustvision_core.predict.options:ExportOptions",
+    ),
     "diagnose": (
         "say how a run's pseudo-labels fared, and what to do",
         ".diagnose:diagnose_run",

@@ -12,6 +12,7 @@ from robustvision_core.run.folder import load_checkpoint, read_config
 from pseudolabel_da.cli.options import DiagnoseConfig
 from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord, Verdict
+from pseudolabel_da.diagnosis.error import said_wrong
 
 
 def remedies(verdict: Verdict, config: TrainConfig) -> list[str]:
@@ -34,6 +35,13 @@ def remedies(verdict: Verdict, config: TrainConfig) -> list[str]:
             ("estimate batch norm on the target (--batch-norm target)", training.batch_norm != "target"),
             ("label a few target samples of each class (--labelled 10)", True),
         ],
+        Verdict.WRONG_LABELS: [
+            ("look at some of them before you use the network", True),
+            ("label a few target samples of each class (--labelled 10)", True),
+            ("keep the network from learning its errors by heart (--augment strong)", training.augment != "strong"),
+            ("give the shares of the classes (--prior estimate)", selection.prior == "even"),
+            (fewer, True),
+        ],
         Verdict.HYPER_CONSERVATIVE: [
             ("raise --shares", by_share),
             ("lift the ceiling (--label-smoothing 0)", not by_share and training.label_smoothing > 0),
@@ -49,6 +57,7 @@ def remedies(verdict: Verdict, config: TrainConfig) -> list[str]:
 SEEN = {
     Verdict.LIBERAL: "liberal: much of the target has a label, and the network contradicts ever more of them",
     Verdict.FEW_CLASSES: "few classes: some classes take over",
+    Verdict.WRONG_LABELS: "wrong labels: more of them are estimated to be wrong than a network can learn from",
     Verdict.HYPER_CONSERVATIVE: "hyper-conservative: next to nothing is selected",
 }
 
@@ -67,7 +76,7 @@ def diagnose_run(config: DiagnoseConfig) -> None:
 
 def table(periods: Sequence[PeriodRecord]) -> str:
     """One line a period."""
-    heads = ("epoch", "selected", "wrong", "total", "share", "threshold", "ceiling")
+    heads = ("epoch", "selected", "wrong", "estimate", "total", "share", "threshold", "ceiling")
     heads += ("classes", "largest", "empty", "flips", "drift", "verdict")
     rows = [heads, *(_row(record) for record in periods)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(heads))]
@@ -75,10 +84,10 @@ def table(periods: Sequence[PeriodRecord]) -> str:
 
 
 def advice(periods: Sequence[PeriodRecord], config: TrainConfig) -> list[str]:
-    """What to do, one line for each verdict that was given; healthy only where nothing else was."""
+    """What to do, one line for each failure; where there is none, what is known of the last period."""
     failures = [verdict for verdict in SEEN if any(record.verdict is verdict for record in periods)]
     lines = [f"{SEEN[verdict]}. Try this: {'; '.join(remedies(verdict, config))}" for verdict in failures]
-    return lines or ["the pseudo-labels are healthy: nothing to mend"]
+    return lines or [f"no failure seen: {said_wrong(periods[-1])}"]
 
 
 def _row(record: PeriodRecord) -> tuple[str, ...]:
@@ -89,6 +98,7 @@ def _row(record: PeriodRecord) -> tuple[str, ...]:
         str(record.epoch),
         str(record.selected),
         "-" if record.wrong is None else str(record.wrong),
+        "-" if record.wrong_estimate is None else f"{record.wrong_estimate:.0%}",
         str(record.total),
         f"{record.share:.3f}",
         shown,

@@ -19,7 +19,7 @@ from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.step import Step
 from pseudolabel_da.cli.testing import confusion_on, make_reader
 from pseudolabel_da.diagnosis.alerts import PseudoLabelWarning
-from pseudolabel_da.reading.augmentation import AUGMENTS
+from pseudolabel_da.reading.augmentation import AUGMENTS, MILD
 from pseudolabel_da.reading.labeled import Labeled
 
 PRETRAINING = -1000.0  # the score of epochs that are not to be kept, below that of any validator
@@ -55,6 +55,7 @@ class Phases:
             epochs=config.adaptation,
             augment=AUGMENTS[settings.augment],
             source_augment=AUGMENTS[settings.source_augment],
+            check=MILD if settings.check == "jitter" else None,
             processes=runtime,
         )
         self.steps: list[Rows] = []

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import torch
+from robustvision_core.predict import Preprocessing, describe
 from robustvision_core.run.folder import Run, load_part
 from robustvision_core.run.loop import fit
 from robustvision_core.run.metrics import accuracy
@@ -27,6 +28,9 @@ def train(config: TrainConfig) -> pathlib.Path:
     with config.session(f"pseudolabel-da-{config.method}") as (runtime, run):
         data = load(config, runtime.device)
         step = new_step(config, data, runtime)
+        half = torch.full((data.target_test.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
+        prepared = Preprocessing.of(data.target_test.shape, half, half)
+        run.about = describe("pseudolabel-da", prepared, data.target_test.classes)
         records = fit_on(config, data, runtime, run, step)
         if runtime.is_main:
             finish(config, data, runtime, run, step, records)

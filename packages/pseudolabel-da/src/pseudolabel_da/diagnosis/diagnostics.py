@@ -20,10 +20,13 @@ class Verdict(enum.StrEnum):
     """The state of the pseudo-labelled set."""
 
     HEALTHY = "healthy"
+    """No failure is seen."""
     LIBERAL = "liberal"
     """Much of the pool has a label, and ever more of them are contradicted by the model itself."""
     FEW_CLASSES = "few_classes"
     """Few classes hold most labels, and will hold more."""
+    WRONG_LABELS = "wrong_labels"
+    """Many labels are estimated to be wrong, by signals that need no true one."""
     HYPER_CONSERVATIVE = "hyper_conservative"
     """Next to nothing is selected, or a threshold is asked for above what the model can reach."""
 
@@ -88,6 +91,12 @@ class PeriodRecord:
         by_rank: Whether samples were selected by rank, so that the threshold was not asked for.
         prior: (K) shares of the classes that the selector was told, which the spread is measured against; None stands
             for even classes.
+        signals: What speaks against the labels of the set; see `pseudolabel_da.diagnosis.error.signals_against`.
+        wrong_estimate: The share of wrong labels in the set that these speak for, or None without a signal.
+        class_shares: (K) estimated shares of the classes in the target, see `estimate_class_shares`, or None.
+        class_shares_low: (K) lower ends of their intervals.
+        class_shares_high: (K) upper ends.
+        wrong_interval: Its lower and upper end; nine sets in ten lay within in the benchmark `verdicts`.
     """
 
     epoch: int
@@ -116,6 +125,18 @@ class PeriodRecord:
     class_precision: list[float | None] | None = field(default=None)
     by_rank: bool = False
     prior: list[float] | None = None
+    signals: dict[str, float] = field(default_factory=dict)
+    wrong_estimate: float | None = None
+    wrong_interval: list[float] | None = None
+    class_shares: list[float] | None = None
+    class_shares_low: list[float] | None = None
+    class_shares_high: list[float] | None = None
+
+    def absent(self) -> list[int]:
+        """Classes that the target seems to lack: even the upper end of their share is below a tenth of an even one."""
+        if self.class_shares_high is None:
+            return []
+        return [k for k, high in enumerate(self.class_shares_high) if high < 0.1 / len(self.class_shares_high)]
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists alone: fit for JSON and for `torch.load(weights_only=True)`."""
@@ -145,6 +166,8 @@ def diagnose(
         return Verdict.LIBERAL
     if record.total >= classes and _few_classes(record, limits):
         return Verdict.FEW_CLASSES
+    if record.wrong_estimate is not None and record.wrong_estimate > limits.wrong_share:
+        return Verdict.WRONG_LABELS
     return Verdict.HYPER_CONSERVATIVE if _too_conservative(record, previous, limits) else Verdict.HEALTHY
 
 

@@ -131,3 +131,8 @@ AUGMENTS: dict[str, Augment | None] = {
     "jitter": partial(strong_augment, shift=0, invert=0.0, blend=0.0),
 }
 """Augmentations by name: `recolor` inverts and jitters contrast and brightness, `jitter` does not invert."""
+
+MILD: Augment = partial(
+    strong_augment, shift=1, invert=0.0, contrast=(0.6, 1.2), brightness=(-0.3, 0.3), blend=0.0, by_channel=0.0
+)
+"""Changes that a person would not notice the class by, for checking labels."""

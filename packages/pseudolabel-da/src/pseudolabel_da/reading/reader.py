@@ -82,15 +82,23 @@ class Reader:
         return inputs.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def outputs(
-        self, samples: Samples, weight_fn: Callable[[Tensor], Tensor] | None = None, rows: Tensor | None = None
+        self,
+        samples: Samples,
+        weight_fn: Callable[[Tensor], Tensor] | None = None,
+        rows: Tensor | None = None,
+        change: Callable[[Tensor], Tensor] | None = None,
     ) -> SetOutputs:
-        """One pass over all samples, or those of `rows` (M,), in large batches, in evaluation mode."""
+        """One pass over all samples, or those of `rows` (M,), in large batches, in evaluation mode.
+
+        Prepared inputs are what `change` makes of them, where it is given.
+        """
         labels, weight = [], []
         wanted = torch.arange(len(samples), device=self.device) if rows is None else rows
 
         def inputs() -> Iterator[Tensor]:
             for stored, own in samples.stream(wanted.split(self.batch)):
                 batch = self.prepare(stored)
+                batch = batch if change is None else change(batch)
                 if own is not None:
                     labels.append(own.to(self.device))
                 if weight_fn is not None:

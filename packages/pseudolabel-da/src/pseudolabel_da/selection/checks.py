@@ -9,7 +9,7 @@ from typing import Literal
 GROWING = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of the samples that hold a label after each period."""
 
-Prior = Sequence[float] | Literal["predicted"] | None
+Prior = Sequence[float] | Literal["predicted", "estimate"] | None
 
 
 def check_rho(rho: float) -> None:
@@ -37,10 +37,10 @@ def check_shares(shares: Sequence[float]) -> None:
 
 
 def check_prior(prior: Prior) -> None:
-    """Raise ValueError unless the prior is None, `predicted`, or shares that are not negative and not all 0."""
+    """Raise ValueError unless the prior is None, a word, or shares that are not negative and not all 0."""
     if isinstance(prior, str):
-        if prior != "predicted":
-            raise ValueError(f"prior must be None, K shares or 'predicted', got {prior!r}")
+        if prior not in ("predicted", "estimate"):
+            raise ValueError(f"prior must be None, K shares, 'predicted' or 'estimate', got {prior!r}")
     elif prior is not None and (len(prior) == 0 or min(prior) < 0 or sum(prior) <= 0):
         raise ValueError(f"prior must have no share below 0 and one above, got {prior}")
 
@@ -53,11 +53,11 @@ def parse_prior(text: str) -> Prior:
     """
     if text == "even":
         return None
-    if text == "predicted":
-        return "predicted"
+    if text == "predicted" or text == "estimate":
+        return text
     try:
         prior = tuple(float(share) for share in text.split(","))
     except ValueError:
-        raise ValueError(f"prior must be even, predicted, or numbers with commas, got {text!r}") from None
+        raise ValueError(f"prior must be even, predicted, estimate, or numbers with commas, got {text!r}") from None
     check_prior(prior)
     return prior

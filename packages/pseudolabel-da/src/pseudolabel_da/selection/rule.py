@@ -42,8 +42,8 @@ class Selector(Protocol):
         """Select among samples with probabilities (N, K).
 
         The context holds `accuracy` (on source validation data, None if unknown), `period` (from 0), `ceiling` (of
-        confidence, from label smoothing), `taken` ((K,) counts already selected, None when the set is rebuilt) and
-        `weight` ((N,) domain weights, or None).
+        confidence, from label smoothing), `taken` ((K,) counts already selected, None when the set is rebuilt),
+        `weight` ((N,) domain weights, or None) and `shares` ((K,) estimated class shares of the target, or None).
         """
         ...
 

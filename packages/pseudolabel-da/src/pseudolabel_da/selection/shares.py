@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pseudolabel_da.selection.checks import GROWING, check_prior, check_shares
+from pseudolabel_da.selection.checks import GROWING, Prior, check_prior, check_shares
 from pseudolabel_da.selection.rule import Selection, most_confident
 
 
@@ -68,17 +68,26 @@ class ClassBalancedShare:
         shares: Share of all samples to hold after each period; the last one stays.
         prior: How that share is spread over classes. None: evenly. A sequence of K shares: as it says.
             `predicted`: the same fraction of every predicted class, for when nothing is known of the classes (CBST).
+            `estimate`: as the class shares that the context has, see `estimate_class_shares`; evenly without any.
     """
 
     shares: Sequence[float] = GROWING
-    prior: Sequence[float] | Literal["predicted"] | None = None
+    prior: Prior = None
 
     def __post_init__(self) -> None:
         check_shares(self.shares)
         check_prior(self.prior)
 
-    def select(self, probs: Tensor, *, period: int = 0, taken: Tensor | None = None, **context: Any) -> Selection:
-        """The selection among (N, K) in a period; `taken` (K,) counts against the share.
+    def select(
+        self,
+        probs: Tensor,
+        *,
+        period: int = 0,
+        taken: Tensor | None = None,
+        shares: Tensor | None = None,
+        **context: Any,
+    ) -> Selection:
+        """The selection among (N, K) in a period; `taken` (K,) counts against the share, `shares` (K,) are estimated.
 
         Raises:
             ValueError: The prior is not of K shares.
@@ -91,11 +100,15 @@ class ClassBalancedShare:
         if self.prior == "predicted":
             quota = balanced_quota(share, 1, counts)
         else:
-            quota = balanced_quota(share, probs.shape[-2] + int(taken.sum()), self._prior(classes)).to(labels.device)
+            quota = balanced_quota(share, probs.shape[-2] + int(taken.sum()), self._prior(classes, shares)).to(
+                labels.device
+            )
         return select_top(probs, (quota - taken).clamp_min(0))
 
-    def _prior(self, classes: int) -> Tensor:
-        if self.prior is None:
+    def _prior(self, classes: int, estimated: Tensor | None) -> Tensor:
+        if self.prior == "estimate" and estimated is not None:
+            return estimated.cpu().double()
+        if self.prior is None or isinstance(self.prior, str):
             return torch.full((classes,), 1 / classes, dtype=torch.float64)
         prior = torch.as_tensor(self.prior, dtype=torch.float64)
         if prior.shape != (classes,):

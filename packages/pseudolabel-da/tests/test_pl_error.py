@@ -1,0 +1,171 @@
+"""Wrong labels and class shares, estimated without a true label."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pseudolabel_da as pl
+import pytest
+import torch
+from pseudolabel_da.diagnosis.error import OFFSET, SLOPE, Doubts, class_means, said_wrong, signals_against
+from pseudolabel_da.networks import SmallCNN
+from torch.nn import functional as F
+
+
+def logits_of(labels: torch.Tensor, wrong: float, seed: int, classes: int = 4) -> torch.Tensor:
+    """Logits that are right but for a share."""
+    generator = torch.Generator().manual_seed(seed)
+    shown = torch.where(torch.rand(len(labels), generator=generator) < wrong, (labels + 1) % classes, labels)
+    return F.one_hot(shown, classes) * 4 + torch.randn(len(labels), classes, generator=generator)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.13, 0.5, 1.0])
+def test_as_many_lie_below_the_threshold_as_are_wrong(wrong: float) -> None:
+    labels = torch.arange(200) % 4
+    probs = logits_of(labels, wrong, 0).softmax(1)
+    probs = probs if wrong < 1 else probs.roll(1, 1)
+    mistakes = int((probs.argmax(1) != labels).sum())
+    assert int((probs.amax(1) < pl.atc_threshold(probs, labels)).sum()) == mistakes
+    with pytest.raises(ValueError, match="N > 0"):
+        pl.atc_threshold(probs, labels[:3])
+
+
+def test_disagreement_counts() -> None:
+    a, b = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 1, 1, 1])
+    assert pl.disagreement(a, b) == 0.25
+    assert pl.disagreement(F.one_hot(a, 3).float(), b) == 0.25
+    for pair in ((a, b[:2]), (a[:0], b[:0])):
+        with pytest.raises(ValueError, match="same samples"):
+            pl.disagreement(*pair)
+
+
+def test_signals_equal_a_loop() -> None:
+    source, target = torch.arange(60) % 4, torch.arange(90) % 4
+    there, here = logits_of(source, 0.1, 1), logits_of(target, 0.3, 2)
+    labels = torch.where(torch.arange(90) < 70, here.argmax(1), -1)
+    jittered = logits_of(target, 0.4, 3).argmax(1)
+    found = signals_against(labels, Doubts(here, jittered, there, source))
+    held = [i for i in range(90) if labels[i] >= 0]
+    a, b = here.log_softmax(1).numpy(), there.log_softmax(1).numpy()
+    means = [np.mean([b[j] for j in range(60) if source[j] == k], 0) for k in range(4)]
+    back = [np.mean([a[i] for i in held if labels[i] == k], 0) for k in range(4)]
+
+    def near(point: np.ndarray, centres: list[np.ndarray]) -> int:
+        return int(np.argmin([np.linalg.norm(point - centre) for centre in centres]))
+
+    assert found["jittered"] == pytest.approx(sum(int(jittered[i] != labels[i]) for i in held) / len(held))
+    assert found["forward"] == pytest.approx(sum(near(a[i], means) != labels[i] for i in held) / len(held))
+    assert found["reverse"] == pytest.approx(sum(near(b[j], back) != source[j] for j in range(60)) / 60)
+    assert found["source"] == pytest.approx(float((there.argmax(1) != source).double().mean()))
+    assert signals_against(torch.full((90,), -1), Doubts(here)) == {}
+    assert signals_against(labels, Doubts(here)) == {}
+
+
+def test_a_class_without_points_is_never_the_nearest() -> None:
+    means = class_means(torch.ones(3, 2), torch.tensor([0, 0, 2]), 3)
+    assert torch.cdist(torch.ones(1, 2), means).argmin(1).item() in (0, 2)
+    assert bool(means[1].min() > 1e5)
+
+
+def test_the_estimate_rises_with_the_signals_and_stays_a_share() -> None:
+    values = [pl.estimate_wrong({"forward": v, "reverse": v}) for v in (0.0, 0.2, 0.4, 1.0)]
+    shares = [value.share for value in values if value is not None]
+    assert shares == pytest.approx([0.0, SLOPE * 0.2 + OFFSET, SLOPE * 0.4 + OFFSET, 1.0])
+    assert all(value is not None and 0 <= value.low <= value.share <= value.high <= 1 for value in values)
+    assert pl.estimate_wrong({}) is None
+    assert pl.estimate_wrong({"jittered": 0.5}) is None
+
+
+def unlike(seed: int, other: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images of seven patterns in noise; the target's are the same, a little brighter, or others."""
+    g = torch.Generator().manual_seed(seed)
+    own, theirs = torch.rand(2, 7, 3, 16, 16, generator=g)
+    theirs = theirs if other else (own + 0.1).clamp(0, 1)
+    ys, yt = torch.arange(420) % 7, torch.arange(350) % 7
+    xs = (own[ys] + torch.randn(420, 3, 16, 16, generator=g) * 0.3).clamp(-1, 1)
+    xt = (theirs[yt] + torch.randn(350, 3, 16, 16, generator=g) * 0.3).clamp(-1, 1)
+    return xs, ys, xt, yt
+
+
+@pytest.mark.filterwarnings("ignore::pseudolabel_da.diagnosis.alerts.PseudoLabelWarning")
+@pytest.mark.parametrize("other", [True, False], ids=["other classes", "the same classes"])
+def test_the_verdict_says_so_where_labels_are_wrong_and_only_there(other: bool) -> None:
+    xs, ys, xt, yt = unlike(0, other)
+    torch.manual_seed(0)
+    labeler = pl.IncrementalPseudoLabeler.balanced(SmallCNN(3, 16, 7))
+    labeler.pretrain((xs[:350], ys[:350]), epochs=6)
+    result = labeler.fit((xs[:350], ys[:350]), (xs[350:], ys[350:]), xt, epochs=4, target_labels=yt)
+    for record in result.periods:
+        assert record.wrong_total is not None
+        assert record.wrong_interval is not None
+        assert record.wrong_estimate is not None
+        truly = record.wrong_total / record.total
+        assert (truly > 0.3) is other
+        assert (record.verdict is pl.Verdict.HEALTHY) is not other
+        assert record.wrong_interval[0] <= record.wrong_estimate <= record.wrong_interval[1]
+        assert "estimated to be wrong" in said_wrong(record)
+
+
+def test_em_finds_the_shares_of_calibrated_predictions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shares, prior = torch.tensor([0.7, 0.2, 0.1, 0.0]), torch.full((4,), 0.25)
+    labels = torch.multinomial(shares, 20000, replacement=True, generator=generator)
+    points = torch.randn(20000, 4, generator=generator) + 2.0 * F.one_hot(labels, 4)
+    probs = (2.0 * points).softmax(1)  # the posterior of even classes with unit noise
+    found = pl.em_class_shares(probs, prior)
+    assert found.sum() == pytest.approx(1)
+    assert found.tolist() == pytest.approx(shares.tolist(), abs=0.02)
+    assert float((probs.mean(0) - shares).abs().max()) > 0.08  # the mean prediction is further off
+    estimate = pl.estimate_class_shares(probs, prior)
+    assert bool((estimate.low <= estimate.shares).all())
+    assert bool((estimate.shares <= estimate.high).all())
+    assert estimate.high[3] < 0.025
+    assert pl.em_class_shares(probs[:0], prior).tolist() == prior.tolist()
+    with pytest.raises(ValueError, match="expected"):
+        pl.em_class_shares(probs, prior[:2])
+
+
+def test_confusion_gives_the_shares_exactly_where_it_holds() -> None:
+    rates = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.0, 0.3, 0.7]], dtype=torch.float64)
+    shares = torch.tensor([0.5, 0.1, 0.4], dtype=torch.float64)
+    confusion, predicted = rates * torch.tensor([[100.0], [300.0], [200.0]]), 1000 * shares @ rates
+    assert pl.bbse_class_shares(confusion, predicted).tolist() == pytest.approx(shares.tolist(), abs=1e-9)
+    partial = pl.bbse_class_shares(confusion, torch.tensor([5.0, 0.0, 0.0]))
+    assert partial.sum() == pytest.approx(1)
+    assert float(partial.min()) >= 0
+    for bad in ((confusion[:2], predicted), (confusion * 0, predicted), (confusion, predicted * 0)):
+        with pytest.raises(ValueError, match="expected counts"):
+            pl.bbse_class_shares(*bad)
+
+
+def test_the_selector_follows_estimated_shares() -> None:
+    probs = F.one_hot(torch.arange(40) % 4, 4).float()
+    rule = pl.ClassBalancedShare((0.5,), prior="estimate")
+    shares = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64)
+    selection = rule.select(probs, shares=shares)
+    assert torch.bincount(selection.labels[selection.mask], minlength=4).tolist() == [10, 5, 5, 0]
+    even = rule.select(probs)
+    assert torch.bincount(even.labels[even.mask], minlength=4).tolist() == [5, 5, 5, 5]
+    with pytest.raises(ValueError, match="'predicted' or 'estimate'"):
+        pl.ClassBalancedShare(prior="guess")
+
+
+def test_a_partial_target_is_seen_and_said_once() -> None:
+    torch.manual_seed(0)
+    y = torch.arange(200) % 4
+    x, target = F.one_hot(y, 4) * 4 + torch.randn(200, 4) / 2, F.one_hot(y % 2, 4) * 4 + torch.randn(200, 4) / 2
+    model = torch.nn.Linear(4, 4)
+    model.weight.data, model.bias.data = torch.eye(4), torch.zeros(4)
+    labeler = pl.IncrementalPseudoLabeler.balanced(model, augment=None)
+    with pytest.warns(pl.CollapseWarning, match="class 2, 3 seems to be absent") as caught:
+        result = labeler.fit((x, y), (x, y), target, epochs=4)
+    assert sum("absent" in str(warning.message) for warning in caught) == 1
+    assert result.periods[0].absent() == [2, 3]
+    labeler.reset()
+    labeler.selector = pl.ClassBalancedShare(prior="estimate")
+    spread = labeler.fit((x, y), (x, y), target, epochs=2).periods[0]
+    assert spread.class_histogram[:2] == pytest.approx([20, 20], abs=2)
+    assert max(spread.class_histogram[2:]) <= 1
+    assert spread.prior is not None
+    assert math.isclose(sum(spread.prior), 1)
