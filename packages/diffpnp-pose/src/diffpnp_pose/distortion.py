@@ -168,7 +168,9 @@ def _straight(target: Tensor, k: tuple[Tensor, ...]) -> Tensor:
 
 def _newton_step(rays: Tensor, target: Tensor, k: tuple[Tensor, ...]) -> Tensor:
     error = _bent(rays, k) - target
-    return torch.linalg.solve_ex(_jacobian(rays, k), error)[0]
+    a, b, c, d = _jacobian(rays, k).flatten(-2).unbind(-1)
+    first, second = error.unbind(-1)
+    return torch.stack([d * first - b * second, a * second - c * first], -1) / (a * d - b * c)[..., None]
 
 
 def _tilt(k: tuple[Tensor, ...]) -> Tensor:

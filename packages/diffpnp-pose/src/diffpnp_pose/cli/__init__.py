@@ -25,6 +25,11 @@ COMMANDS = {
         ".solve:solve",
         ".options:SolveConfig",
     ),
+    "calibrate": (
+        "find a camera in photos of a chessboard",
+        ".calibrate:calibrate",
+        ".options:CalibrateConfig",
+    ),
     "render": ("draw a drone at a pose", ".render:render", ".options:RenderConfig"),
 }
 

@@ -90,6 +90,8 @@ class SolveConfig:
     """A .json or .csv file."""
     camera: tuple[float, float, float, float] | None = None
     """fx fy cx cy in pixels, for items without K."""
+    camera_file: str = ""
+    """A camera.json of `calibrate`, instead of the four numbers; its lens distortion is taken off the image points."""
     init: Start = "auto"
     """Where the search starts."""
     huber: float = 0.0
@@ -107,12 +109,42 @@ class SolveConfig:
         for name in ("huber", "consensus", "noise"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.camera is not None and self.camera_file:
+            raise UserError("--camera and --camera-file both say which camera it is: give one")
         if self.huber and self.consensus:
             raise UserError("--huber and --consensus are two ways to treat outliers: give one")
         if self.huber and not self.noise:
             raise UserError(
                 "--noise 0 takes the noise from residuals, in which --huber leaves outliers: give the noise"
             )
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Find a camera's matrix and lens distortion in photos of a chessboard, with OpenCV."""
+
+    images: str
+    """Folder of photos, all of one camera and size; three or more, from different sides."""
+    board: str = "9x6"
+    """Inner corners of the board, columns x rows: one less than its squares each way."""
+    square: float = 1.0
+    """Side of a square, in the unit that translations are wanted in; the camera itself does not depend on it."""
+    out: str = "camera.json"
+    """The file to write, which `solve --camera-file` reads."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.square < math.inf:
+            raise UserError(f"square must be positive, got {self.square}")
+        if min(self.corners) < 3:
+            raise UserError(f"--board {self.board}: at least 3 inner corners are needed each way")
+
+    @property
+    def corners(self) -> tuple[int, int]:
+        """Columns and rows of inner corners."""
+        columns, _, rows = self.board.partition("x")
+        if not (columns.isdecimal() and rows.isdecimal()):
+            raise UserError(f"--board {self.board!r}: expected columns x rows of inner corners, as in 9x6")
+        return int(columns), int(rows)
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
+from robustvision_core.errors import DataError
 from robustvision_core.run.files import write_json
 from torch import Tensor
 
+from diffpnp_pose.cli.calibrate import read_camera
 from diffpnp_pose.cli.correspondences import Correspondences, read
 from diffpnp_pose.cli.options import SolveConfig
 from diffpnp_pose.cli.outputs import writing
+from diffpnp_pose.distortion import undistort_points
 from diffpnp_pose.geometry import project
 from diffpnp_pose.pnp import Huber, PnPResult, SampleConsensus, solve_pnp
 
 
 def solve(config: SolveConfig) -> None:
     """Print a table of poses, and write them if a file is named."""
-    held = read(config.file, config.camera)
+    held = _read(config)
     robust = Huber(config.huber) if config.huber else SampleConsensus(config.consensus) if config.consensus else None
     result = solve_pnp(
         held.points_2d,
@@ -36,6 +40,18 @@ def solve(config: SolveConfig) -> None:
     if config.out:
         with writing(config.out):
             write_json(config.out, {"poses": rows})
+
+
+def _read(config: SolveConfig) -> Correspondences:
+    """The correspondences, as a camera without distortion would see them."""
+    if not config.camera_file:
+        return read(config.file, config.camera)
+    camera = read_camera(config.camera_file)
+    (fx, skew, cx), (_, fy, cy), _ = camera.K.tolist()
+    if skew:
+        raise DataError(f"{config.camera_file}: a camera with skew cannot be given to solve")
+    held = read(config.file, (fx, fy, cx, cy))
+    return replace(held, points_2d=undistort_points(held.points_2d, camera.K, camera.distortion))
 
 
 def describe(held: Correspondences, result: PnPResult, noise: float) -> list[dict[str, Any]]:
