@@ -36,6 +36,8 @@ WIDE = """(() => {
     .filter(one => one.getBoundingClientRect().right > window.innerWidth + 1).slice(0, 5)
     .map(one => one.outerHTML.slice(0, 160))] : [];
 })()"""
+# colours are measured at once, not on their way to those of the other theme
+STILL = """document.head.insertAdjacentHTML('beforeend', '<style>* { transition: none !important }</style>')"""
 LINKS = """[...document.querySelectorAll('a[href]')].map(a => a.href.split('?')[0])"""
 ANCHORS = """[...document.querySelectorAll('[id]')].map(one => one.id)"""
 # WCAG 2.1, success criterion 1.4.3: 4.5 to 1, and 3 to 1 for text of 24 px, or bold of 18.66 px
@@ -123,6 +125,7 @@ def seen(site: str, tab) -> dict[str, dict]:
         tab.window(1280)
         tab.scheme("light")
         tab.open(site + page)
+        tab.ask(STILL)
         held = {"raw": tab.ask(RAW), "links": tab.ask(LINKS), "anchors": tab.ask(ANCHORS), "light": tab.ask(CONTRAST)}
         tab.scheme("dark")
         tab.ask("document.documentElement.dataset.theme = 'dark'")
