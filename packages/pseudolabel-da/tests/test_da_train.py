@@ -15,8 +15,8 @@ from dataclasses import replace
 import pytest
 import torch
 from pseudolabel_da.algorithm.fetching import StepBatch
-from pseudolabel_da.algorithm.labeler import selector_of
 from pseudolabel_da.algorithm.settings import VALIDATORS
+from pseudolabel_da.algorithm.steps import selector_of
 from pseudolabel_da.cli import data as pairs
 from pseudolabel_da.cli import main
 from pseudolabel_da.cli.data import deal, load_pair

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.algorithm.presets import PRESETS
 from pseudolabel_da.algorithm.settings import Settings
 from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_domains
-from pseudolabel_da.algorithm.steps import make_adamw, make_objective, train_epoch
+from pseudolabel_da.algorithm.steps import fitted, make_adamw, make_objective, selector_of, train_epoch
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
 from pseudolabel_da.reading.augmentation import AUGMENTS, MILD, Augment
 from pseudolabel_da.reading.batch_norm import frozen_modules, preserved_modes
@@ -29,7 +29,6 @@ from pseudolabel_da.reading.reader import Reader, data_range, scale_images
 from pseudolabel_da.reading.samples import as_samples
 from pseudolabel_da.rivals.transfer import TransferLoss
 from pseudolabel_da.seeds import forked_rng
-from pseudolabel_da.selection.choice import make_selector
 from pseudolabel_da.selection.rule import Selector
 
 
@@ -331,7 +330,7 @@ class IncrementalPseudoLabeler:
         assert self.optimizer is not None  # made before
         frozen = frozen_modules(self.model)
         self.objective.frozen, self.reader = frozen, replace(self.reader, frozen=tuple(frozen))
-        scale = cache(lambda: data_range(self.reader, data.source, data.target))  # it may warn, once
+        scale = cache(lambda warn=True: data_range(self.reader, data.source, data.target, warn=warn))
         return Driver(
             self.settings,
             self.selector,
@@ -344,7 +343,7 @@ class IncrementalPseudoLabeler:
             augment=fitted(self.augment, scale) if epochs else None,  # the first phase has no target
             source_augment=fitted(self.source_augment, scale),
             weight_fn=self.weight_fn,
-            check=fitted(MILD, scale) if epochs and self._checks(data) else None,
+            check=fitted(MILD, lambda: scale(False)) if epochs and self._checks(data) else None,
         )
 
     def _checks(self, data: Domains) -> bool:
@@ -399,23 +398,3 @@ def _recipe(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 ALONE = ("source", "target")
 """The methods that train on labelled samples alone."""
-
-
-def fitted(augment: Augment | None, scale: Callable[[], tuple[float, float]]) -> Augment | None:
-    """An augmentation of ours with the range of the data; a user's own as it is."""
-    if augment is None or augment not in (*AUGMENTS.values(), MILD):
-        return augment
-    ours: Any = augment
-    return partial(ours, value_range=scale())
-
-
-def selector_of(settings: Settings) -> Selector:
-    """The rule of selection that the settings name."""
-    return make_selector(
-        "ican" if settings.method == "ican" else settings.selector,
-        rho=settings.rho,
-        ceiling_aware=settings.ceiling_aware,
-        threshold=settings.threshold,
-        shares=settings.shares,
-        prior=settings.prior,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ from pseudolabel_da.algorithm.driver import Driver
 from pseudolabel_da.algorithm.objective import AdaptationLoss
 from pseudolabel_da.algorithm.planning import Rows
 from pseudolabel_da.algorithm.settings import TRANSFER, Settings
+from pseudolabel_da.reading.augmentation import AUGMENTS, MILD, Augment
 from pseudolabel_da.reading.labeled import Criterion
 from pseudolabel_da.reading.prediction import LogitsFn
 from pseudolabel_da.rivals.transfer import TransferLoss
+from pseudolabel_da.selection.choice import make_selector
+from pseudolabel_da.selection.rule import Selector
 
 
 def make_adamw(settings: Settings) -> Callable[[Any], torch.optim.Optimizer]:
@@ -67,3 +71,23 @@ def train_epoch(
         driver.optimizer.step()
         total = total.to(loss.device) + loss.detach()
     return total
+
+
+def fitted(augment: Augment | None, scale: Callable[[], tuple[float, float]]) -> Augment | None:
+    """An augmentation of ours with the range of the data; a user's own as it is."""
+    if augment is None or augment not in (*AUGMENTS.values(), MILD):
+        return augment
+    ours: Any = augment
+    return partial(ours, value_range=scale())
+
+
+def selector_of(settings: Settings) -> Selector:
+    """The rule of selection that the settings name."""
+    return make_selector(
+        "ican" if settings.method == "ican" else settings.selector,
+        rho=settings.rho,
+        ceiling_aware=settings.ceiling_aware,
+        threshold=settings.threshold,
+        shares=settings.shares,
+        prior=settings.prior,
+    )

@@ -12,8 +12,8 @@ from torch import nn
 
 from pseudolabel_da.algorithm.driver import Driver
 from pseudolabel_da.algorithm.fetching import StepBatch
-from pseudolabel_da.algorithm.labeler import selector_of
 from pseudolabel_da.algorithm.planning import Rows
+from pseudolabel_da.algorithm.steps import selector_of
 from pseudolabel_da.cli.data import AdaptationData
 from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.step import Step

@@ -130,11 +130,11 @@ class Reader:
         reestimate_batch_norm(self.model, inputs, self.model, self.frozen)
 
 
-def data_range(reader: Reader, *sets: Samples) -> tuple[float, float]:
+def data_range(reader: Reader, *sets: Samples, warn: bool = True) -> tuple[float, float]:
     """The range that an augmentation should take the values of prepared inputs for, by a few rows of each set.
 
     [0, 1] where no value is below 0 or above 1, [-1, 1] where none is outside of that, else that of the rows, with a
-    warning.
+    warning if `warn`.
     """
     low, high = math.inf, -math.inf
     for samples in sets:
@@ -145,10 +145,11 @@ def data_range(reader: Reader, *sets: Samples) -> tuple[float, float]:
             low, high = min(low, float(least)), max(high, float(most))
     if low >= -1 and high <= 1:
         return (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
-    warnings.warn(
-        f"inputs range from {low:.3g} to {high:.3g}, outside of [-1, 1]: the augmentation takes that for their range; "
-        "give transform= to scale them, or an augment= of your own",
-        PseudoLabelWarning,
-        stacklevel=2,
-    )
+    if warn:
+        warnings.warn(
+            f"inputs range from {low:.3g} to {high:.3g}, outside of [-1, 1]: the augmentation takes that for their "
+            "range; give transform= to scale them, or an augment= of your own",
+            PseudoLabelWarning,
+            stacklevel=2,
+        )
     return (low, high) if low < high else (low - 1, high + 1)
