@@ -190,7 +190,8 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path, prod
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors == "fdiv-noisy: stopped\n"
+    assert errors.startswith(f"fdiv-noisy: stopped; the run is in {tmp_path / 'cut'}, go on with: fdiv-noisy train")
+    assert errors.endswith(" --resume\n")
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["progress"]["epoch"] < 12
     assert main([*arguments, "--out", str(tmp_path / "cut"), "--resume", "True"]) == 0
     expected, actual = weights(tmp_path / "whole"), weights(tmp_path / "cut")

@@ -373,7 +373,7 @@ def test_higher_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "jax"}, "unknown backend 'jax': expected one of loop, vmap"),
+        ({"backend": "jax"}, "unknown backend 'jax': expected one of loop, grouped, vmap"),
         ({"adapted": "tail"}, "adapted is 'tail'"),
         ({"adapted": lambda name: False}, "leaves no parameter to adapt"),
         ({"lr": {"head.weight": 0.1}}, "lr has no rate for the adapted parameters"),
