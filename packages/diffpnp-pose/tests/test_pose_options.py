@@ -12,7 +12,7 @@ import pytest
 from diffpnp_pose.cli import COMMANDS
 from diffpnp_pose.cli.options import Decoding, Start
 from diffpnp_pose.cli.recipes import NETWORK_SIZES, PoseOptions, TrainConfig
-from diffpnp_pose.heatmaps import Mode
+from diffpnp_pose.heatmaps.decoding import Mode
 from diffpnp_pose.networks import HOURGLASS_SIZES, HRNET_SIZES
 from diffpnp_pose.pnp.solve import Init
 from robustvision_core.cli import parse

@@ -12,7 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffpnp_pose.geometry import product, project, rotation_angle, transform
+from diffpnp_pose.geometry.matrices import product
+from diffpnp_pose.geometry.projection import project, transform
+from diffpnp_pose.geometry.quaternions import rotation_angle
 
 
 def translation_error(t: Tensor, t_true: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffpnp_pose.cli.data import MEAN, STD
 from diffpnp_pose.cli.recipes import Solver, TrainConfig
-from diffpnp_pose.heatmaps import Mode, decode, spatial_softmax
+from diffpnp_pose.heatmaps.decoding import Mode, decode, spatial_softmax
 from diffpnp_pose.networks import higher_hrnet, hourglass, hrnet
 from diffpnp_pose.pnp import solve_pnp
 from diffpnp_pose.pnp.epnp_backends import epnp

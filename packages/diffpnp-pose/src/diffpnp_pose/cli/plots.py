@@ -13,7 +13,7 @@ from robustvision_core.data.offline.drone_meshes import KEYPOINTS, drone_mesh
 from robustvision_core.run import plots
 from torch import Tensor
 
-from diffpnp_pose.geometry import project
+from diffpnp_pose.geometry.projection import project
 from diffpnp_pose.metrics import angular_distance, translation_error
 
 _COLUMNS = 4

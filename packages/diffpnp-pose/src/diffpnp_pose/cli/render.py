@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffpnp_pose.cli.options import RenderConfig
 from diffpnp_pose.cli.outputs import writing
-from diffpnp_pose.geometry import so3_exp
+from diffpnp_pose.geometry.rotations import so3_exp
 
 _BACKGROUND = (0.82, 0.86, 0.9)
 _LARGEST = 4096  # pixels a side, as of the rendered data sets

@@ -17,7 +17,7 @@ from diffpnp_pose.cli.correspondences import Correspondences, read
 from diffpnp_pose.cli.options import SolveConfig
 from diffpnp_pose.cli.outputs import writing
 from diffpnp_pose.distortion import undistort_points
-from diffpnp_pose.geometry import project
+from diffpnp_pose.geometry.projection import project
 from diffpnp_pose.pnp import Huber, PnPResult, SampleConsensus, solve_pnp
 
 

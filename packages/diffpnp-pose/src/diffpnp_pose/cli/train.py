@@ -18,9 +18,12 @@ from diffpnp_pose.cli.data import MEAN, STD, load
 from diffpnp_pose.cli.inference import find_poses, keypoints_of, make_network, predict
 from diffpnp_pose.cli.recipes import TrainConfig
 from diffpnp_pose.cli.scoring import EIGHT, draw, score, summarise
-from diffpnp_pose.geometry import project
-from diffpnp_pose.heatmaps import gaussian_targets, spatial_softmax
-from diffpnp_pose.losses import MixtureLoss, heatmap_loss, pose_loss
+from diffpnp_pose.geometry.projection import project
+from diffpnp_pose.heatmaps.decoding import spatial_softmax
+from diffpnp_pose.heatmaps.targets import gaussian_targets
+from diffpnp_pose.losses.heatmap import heatmap_loss
+from diffpnp_pose.losses.mixture import MixtureLoss
+from diffpnp_pose.losses.pose import pose_loss
 
 
 class Step(nn.Module):

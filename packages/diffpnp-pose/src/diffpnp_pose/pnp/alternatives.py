@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffpnp_pose.geometry import rotation_angle
+from diffpnp_pose.geometry.quaternions import rotation_angle
 from diffpnp_pose.pnp.candidates import all_starts, minimise
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.refine import determined

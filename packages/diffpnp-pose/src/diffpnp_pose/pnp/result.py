@@ -8,7 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from diffpnp_pose.geometry import left_jacobian_inverse, skew, so3_log
+from diffpnp_pose.geometry.jacobians import left_jacobian_inverse
+from diffpnp_pose.geometry.matrices import skew
+from diffpnp_pose.geometry.rotations import so3_log
 from diffpnp_pose.pnp.alternatives import other_minimum
 from diffpnp_pose.pnp.gradients.implicit import Solution
 

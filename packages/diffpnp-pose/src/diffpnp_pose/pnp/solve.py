@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffpnp_pose.devices import plain
 from diffpnp_pose.distortion import Distortion, undistort_points
-from diffpnp_pose.geometry import so3_exp, so3_log
+from diffpnp_pose.geometry.rotations import so3_exp, so3_log
 from diffpnp_pose.pnp.candidates import best_of, minimise, solve_algebraic, solve_auto, solve_weak_perspective
 from diffpnp_pose.pnp.consensus.evidence import enough
 from diffpnp_pose.pnp.consensus.search import find_consensus

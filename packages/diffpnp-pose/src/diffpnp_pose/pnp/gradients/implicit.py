@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import cross
 
-from diffpnp_pose.geometry import axial, left_jacobian_inverse_factor
+from diffpnp_pose.geometry.jacobians import left_jacobian_inverse_factor
+from diffpnp_pose.geometry.matrices import axial
 from diffpnp_pose.pnp.linearise import Problem, camera_points, huber, linearise
 from diffpnp_pose.pnp.problem import Frame
 

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.linalg import cross
 
-from diffpnp_pose.geometry import left_jacobian, rotation_coefficients, skew
+from diffpnp_pose.geometry.jacobians import left_jacobian
+from diffpnp_pose.geometry.matrices import skew
+from diffpnp_pose.geometry.rotations import rotation_coefficients
 from diffpnp_pose.pnp.gradients.implicit import Solution, axial_of
 from diffpnp_pose.pnp.problem import Inputs
 

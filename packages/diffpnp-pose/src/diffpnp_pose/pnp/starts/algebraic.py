@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffpnp_pose.devices import kept
-from diffpnp_pose.geometry import outer_product_matrix
+from diffpnp_pose.geometry.quaternions import outer_product_matrix
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.refine import rotated
 from diffpnp_pose.pnp.starts.orthographic import rays_of

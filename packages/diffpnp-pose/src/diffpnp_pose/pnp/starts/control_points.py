@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffpnp_pose.devices import readable
-from diffpnp_pose.geometry import axial
+from diffpnp_pose.geometry.matrices import axial
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.refine import rotated
 from diffpnp_pose.pnp.starts.orthographic import normal_of, rays_of, shape_of
