@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffpnp_pose import Huber, SampleConsensus, geometry, reproject, solve_pnp
+from diffpnp_pose import Huber, SampleConsensus, reproject, solve_pnp
+from diffpnp_pose.geometry import quaternions
 from diffpnp_pose.pnp import linearise, problem, refine
 from diffpnp_pose.pnp.consensus import samples
 from diffpnp_pose.pnp.starts import algebraic, p3p
@@ -16,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CONSTANTS = (
-    geometry.outer_product_matrix,
+    quaternions.outer_product_matrix,
     linearise._constants,
     p3p.places_on,
     problem._stand_in,
