@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from robustvision_core.run import load_checkpoint
@@ -66,6 +67,17 @@ def one_line(package: str, status: int, errors: str, name: str) -> None:
     sys.stdout.write(f"  {lines[0]}\n")
 
 
+def same(left: Any, right: Any) -> bool:
+    """Whether two states, of tensors and plain values, are the same bit for bit."""
+    if isinstance(left, torch.Tensor):
+        return isinstance(right, torch.Tensor) and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
+
+
 def kill_and_resume(package: str, top: pathlib.Path, kills: int, draw: random.Random) -> None:
     """Kill at random moments; the end must be that of the run that was left alone."""
     whole, cut = top / "whole", top / "cut"
@@ -91,7 +103,7 @@ def kill_and_resume(package: str, top: pathlib.Path, kills: int, draw: random.Ra
     must(status == 0, f"{package}: resuming ended with {status}: {errors[-2000:]}")
     left, right = (load_checkpoint(folder / "checkpoint.pt")["step"] for folder in (whole, cut))
     must(left.keys() == right.keys(), f"{package}: another state")
-    must(all(torch.equal(left[name], right[name]) for name in left), f"{package}: other weights after {kills} kills")
+    must(same(left, right), f"{package}: other weights after {kills} kills")
     sys.stdout.write(f"  {kills} kills (moment: epochs kept: {', '.join(moments)}), then the same weights\n")
 
 
