@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 
 import numpy as np
 import pytest
 import torch
+from flowaug.augmenter import Alignment
+from flowaug.cli.align import spreads
 from flowaug.cli.data import leading, load
 from flowaug.cli.demo import demo
 from flowaug.cli.measures import measure, ordered_batches
@@ -15,6 +18,7 @@ from flowaug.cli.options import DemoConfig
 from flowaug.cli.recipes import TrainConfig
 from robustvision_core.errors import UserError
 from robustvision_core.run.runtime import Runtime
+from scipy import stats
 from torch import Tensor
 
 QUICK = TrainConfig.PRESETS["quick"].settled()
@@ -75,9 +79,33 @@ def test_an_augmenter_that_would_never_train_is_refused() -> None:
     assert QUICK.changed(burn_in=3, epochs=3, augmenter="none").objective.burn_in == 3
 
 
+@pytest.mark.parametrize(("stem", "unit"), [("degrees", 180 / math.pi), ("angle", 1.0)])
+def test_archives_with_angles_report_degrees(stem: str, unit: float, tmp_path: pathlib.Path) -> None:
+    angles = np.linspace(-2, 2, 20)
+    images, labels = np.zeros((20, 16, 16, 3), np.uint8), np.arange(20) % 2
+    held = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels, f"{stem}_test": unit * angles}
+    np.savez(tmp_path / "set.npz", **held)
+    config = QUICK.changed(data=f"npz:{tmp_path / 'set.npz'}", image_size=None, train_size=0)
+    sets = load(config)
+    assert "angle" not in sets.train.extras
+    torch.testing.assert_close(sets.test.extras["angle"], torch.from_numpy(angles).float())
+    before = sets.test.images.float() / 255
+    found = spreads(sets.test, before, Alignment(before, torch.eye(3)[:2].expand(20, 2, 3), torch.zeros(1, 20, 1)))
+    expected = np.degrees([stats.circstd(angles[labels == c], high=np.pi, low=-np.pi) for c in range(2)]).mean()
+    assert found["degrees_before"] == pytest.approx(expected, rel=1e-4)
+    assert found["degrees_after"] == pytest.approx(expected, rel=1e-4)
+    for wrong in (angles[:3], np.full(20, np.nan), angles.astype(str)):
+        np.savez(tmp_path / "set.npz", **(held | {f"{stem}_test": wrong}))
+        with pytest.raises(UserError, match=rf"{stem}_test .* expected \(20,\) finite numbers"):
+            load(config)
+
+
 def test_demo_of_one_epoch_trains_its_augmenter(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     demo(DemoConfig(epochs=1, train_size=64, device="cpu", out=str(tmp_path)))
-    assert "learned, per image" in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("learned, per image") for line in printed)
+    assert printed[-1].startswith("predictions for 12 images not trained on, ")
+    assert pathlib.Path(printed[-1].rpartition(": ")[2]).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("controller", ["band", "pid"])

@@ -141,6 +141,18 @@ def test_predictions_and_exports_need_no_data(run: pathlib.Path, images: pathlib
     torch.testing.assert_close(program(x), predictor.network(x))
 
 
+def test_onnx_gives_the_classifier_logits(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+    assert main(["export", "--run", str(run), "--format", "onnx", "--out", str(tmp_path)]) == 0
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    predictor = load_run(run, device="cpu")
+    images = torch.stack([predictor.preprocessing.read(picture(tmp_path / "new.png", n)) for n in range(5)])
+    x = predictor.preprocessing.normalise(images)
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), predictor.network(x), rtol=1e-4, atol=1e-4)
+
+
 def test_names_of_outputs_are_never_the_same(tmp_path: pathlib.Path) -> None:
     files = [tmp_path / "a.jpg", tmp_path / "a.png", tmp_path / "sub" / "a.jpg", tmp_path / "b.jpg"]
     assert list(map(str, output_names(files))) == ["a.jpg.png", "a.png.png", "sub/a.png", "b.png"]

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import torch
 from robustvision_core.data import ImageSet, resize, rotate_each, to_rgb
-from robustvision_core.data import load as load_set
 from robustvision_core.errors import UserError
 from robustvision_core.run.files import write_json
 from robustvision_core.run.runtime import Runtime, derive_seed
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from flowaug.augmenter import Alignment, Augmenter
 from flowaug.cli import plots
-from flowaug.cli.data import leading
+from flowaug.cli.data import leading, load_images
 from flowaug.cli.measures import BATCH, ordered_batches
 from flowaug.cli.models import PROGRAM, can_align, read_run
 from flowaug.cli.options import AlignConfig
@@ -90,7 +89,7 @@ def other_set(config: AlignConfig, like: ImageSet) -> ImageSet:
     Raises:
         UserError: It has colours and the run has none, or it cannot be had.
     """
-    loaded = load_set(config.data, "test", config.data_root or None, config.download)
+    loaded = load_images(config.data, "test", config.data_root, config.download)
     channels, side, _ = like.shape
     if loaded.shape[0] > channels:
         raise UserError(f"{config.data} has {loaded.shape[0]} channels, the run's images have {channels}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import pathlib
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from robustvision_core import data
 from robustvision_core.data import ImageSet
-from robustvision_core.errors import UserError
+from robustvision_core.data.reading.npz_archive import NpzArchive
+from robustvision_core.errors import DataError, UserError
 
 from flowaug.cli.recipes import TrainConfig
 
@@ -20,6 +24,9 @@ SIZE_OPTION = {
     "folder": "image_size",
 }
 """How a set takes the size of its images; the others are padded with black, or made smaller."""
+
+ANGLES = {"degrees": math.pi / 180, "angle": 1.0}
+"""Arrays of an npz that say how far each image is rotated, clockwise: their stem, and its unit in radians."""
 
 NATIVE = {"mnist-01569": 28, "rot-mnist-lt": 28}
 """The least size that a set takes itself."""
@@ -80,6 +87,33 @@ def sorted_by_class(images: ImageSet) -> bool:
     return bool((images.labels[1:] >= images.labels[:-1]).all())
 
 
+def load_images(name: str, part: str, root: str = "", download: bool = False, **options: Any) -> ImageSet:
+    """A set of the registry; that of `npz:PATH` with the rotations of its images, where the file holds them.
+
+    They are the arrays `degrees_train` and `degrees_test`, or `angle_train` and `angle_test` in radians, (N,) and
+    clockwise, as sprites have them.
+
+    Raises:
+        UserError: The set or its options cannot be had, or there is not one finite angle an image.
+    """
+    loaded = data.load(name, part, root or None, download, **options)
+    kind, _, path = name.partition(":")
+    angles = _angles(pathlib.Path(path).expanduser(), part, len(loaded)) if kind == "npz" else None
+    return loaded if angles is None else replace(loaded, extras={**loaded.extras, "angle": angles})
+
+
+def _angles(path: pathlib.Path, part: str, count: int) -> torch.Tensor | None:
+    """Angles (count,) in radians of a part of an npz file, or None where it has none."""
+    with NpzArchive(path) as archive:
+        key = next((f"{stem}_{part}" for stem in ANGLES if f"{stem}_{part}" in archive.keys), "")
+        held = archive.array(key) if key else None
+    if held is None:
+        return None
+    if held.shape != (count,) or held.dtype.kind not in "fiu" or not np.isfinite(held).all():
+        raise DataError(f"{path}: {key} is {held.shape} {held.dtype}: expected ({count},) finite numbers")
+    return torch.from_numpy(held.astype(np.float32)) * ANGLES[key.removesuffix(f"_{part}")]
+
+
 def _load(config: TrainConfig, part: str) -> ImageSet:
     kind = config.data.partition(":")[0]
     images = config.images
@@ -90,7 +124,7 @@ def _load(config: TrainConfig, part: str) -> ImageSet:
     if kind == "sprites" and part == "train" and images.train_size:  # draws no more than are used
         options["count"] = images.train_size + (images.val_size or 0)
     given = {name: value for name, value in options.items() if value is not None}
-    loaded = data.load(config.data, part, config.data_root or None, config.download, **given)
+    loaded = load_images(config.data, part, config.data_root, config.download, **given)
     if own or images.size is None:
         return loaded
     smaller = images.size < max(loaded.shape[1:])

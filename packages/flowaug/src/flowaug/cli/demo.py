@@ -25,6 +25,7 @@ from flowaug.cli.train import Step, fit_on
 from flowaug.flows.circle import folded
 
 AUGMENTERS = {"none": "no augmentation", "flow": "learned, per image"}
+SHOWN = 12  # new images in the last picture
 BANDS = ((0, 45), (45, 60), (60, 75), (75, 90))
 """Rotations in degrees; training has the first."""
 
@@ -34,9 +35,13 @@ def demo(config: DemoConfig) -> None:
     torch.set_num_threads(1)  # as fast as two for images this small, and many times faster where others use the cores
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "flowaug-demo")
     results: dict[str, list[float]] = {}
+    new = load_set("sprites", "test", degrees=90, size=TrainConfig.PRESETS["quick"].settled().images.size)
+    said = ""
     with tqdm(total=len(AUGMENTERS), desc="demo", disable=not sys.stderr.isatty()) as bar:
         for augmenter in AUGMENTERS:
-            results[augmenter] = run(config, augmenter, folder / "plots")
+            p = run(config, augmenter, new, folder / "plots")
+            results[augmenter] = by_band(new, p.argmax(1) == new.labels)
+            said = predicted(new, p, folder / "plots" / "predictions.png")  # the last one is learned
             bar.update()
     heads = "".join(f"{f'{low}-{high}':>10}" for low, high in BANDS)
     lines = ["test accuracy, %, by rotation in degrees; training rotates by 45 at most", f"{'':<20}{heads}"]
@@ -45,11 +50,11 @@ def demo(config: DemoConfig) -> None:
         for name, title in AUGMENTERS.items()
     ]
     draw(results, folder / "plots" / "demo.png")
-    sys.stdout.write("\n".join([*lines, f"pictures: {folder / 'plots'}"]) + "\n")
+    sys.stdout.write("\n".join([*lines, f"pictures: {folder / 'plots'}", said]) + "\n")
 
 
-def run(config: DemoConfig, augmenter: str, pictures: pathlib.Path) -> list[float]:
-    """Accuracy in every band of rotations, of one training."""
+def run(config: DemoConfig, augmenter: str, new: ImageSet, pictures: pathlib.Path) -> Tensor:
+    """Class probabilities (N, K) of new images after one training."""
     recipe = TrainConfig.PRESETS["quick"].settled()
     quick = recipe.changed(
         augmenter=augmenter,
@@ -64,11 +69,22 @@ def run(config: DemoConfig, augmenter: str, pictures: pathlib.Path) -> list[floa
         step = Step(make_model(quick, sets.train), quick)
         fit_on(quick, sets, runtime, None, step)
         step.model.eval()
-        test = load_set("sprites", "test", degrees=90, size=quick.images.size)
         plots.draw_learned(quick, step.model, sets.test, runtime, lambda name: pictures / f"{name}.png")
         predict = predictor(quick, step.model, runtime)
-        right = torch.cat([predict(b.images).argmax(-1) == b.labels for b in ordered_batches(test, runtime).epoch(0)])
-    return by_band(test, right.cpu())
+        return torch.cat([predict(batch.images).cpu() for batch in ordered_batches(new, runtime).epoch(0)])
+
+
+def predicted(new: ImageSet, p: Tensor, path: pathlib.Path) -> str:
+    """Draw some new images under what class probabilities p (N, K) say of them, and say where."""
+    confidence, labels = p.max(1)
+    degrees = folded(new.extras["angle"] - math.pi * (new.labels % 2)).rad2deg()
+    titles = [
+        f"{new.classes[label]} {100 * sure:.0f} %\nrotated by {angle:.0f} degrees"
+        for label, sure, angle in zip(labels[:SHOWN].tolist(), confidence.tolist(), degrees.tolist(), strict=False)
+    ]
+    plots.predictions(new.images[:SHOWN].float() / 255, titles, path)
+    right = int((labels == new.labels)[:SHOWN].sum())
+    return f"predictions for {len(titles)} images not trained on, {right} of them right: {path}"
 
 
 def by_band(test: ImageSet, right: Tensor) -> list[float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from robustvision_core.data import ImageSet, channel_stats
 from robustvision_core.errors import UserError
+from robustvision_core.networks.external import build_external, is_external
 from robustvision_core.run.options import EvaluateOptions
 from robustvision_core.run.runtime import Runtime
 from torch import nn
@@ -45,6 +47,23 @@ def make_model(config: TrainConfig, data: ImageSet) -> AugmentedClassifier:
     return build_model(config, channels, height, data.num_classes, Standardise(*channel_stats(data)))
 
 
+def start_model(config: TrainConfig, data: ImageSet) -> tuple[AugmentedClassifier, str]:
+    """The model of `make_model` with the weights that it is to start from, and what should be known of them.
+
+    Such a classifier standardises as its weights were trained; the augmenter's encoder as `data` asks for.
+
+    Raises:
+        UserError: They cannot be had for such images, or the weights are not of the network.
+    """
+    model = make_model(config, data)
+    if not config.weights:
+        return model, ""
+    made = build_external(config.network, data.shape[0], data.shape[1], data.num_classes, config.weights)
+    own = Standardise(torch.tensor(made.mean), torch.tensor(made.std))
+    model.classifier = nn.Sequential(own, made.network)
+    return model, made.said
+
+
 def build_model(
     config: TrainConfig, channels: int, side: int, num_classes: int, standardise: Standardise
 ) -> AugmentedClassifier:
@@ -54,8 +73,8 @@ def build_model(
         UserError: They cannot be had for such images.
     """
     try:
-        classifier = nn.Sequential(standardise, build(config.network, channels, side, num_classes))
-        augmenter = make_augmenter(config, channels, standardise)
+        classifier = nn.Sequential(standardise, make_network(config.network, channels, side, num_classes))
+        augmenter = make_augmenter(config, channels, copy.deepcopy(standardise))  # weights bring their own to the first
     except (ValueError, ModuleNotFoundError) as error:
         raise UserError(str(error)) from error
     aggregate = "prob_mean" if config.augmenter == "pstn" else config.objective.aggregate
@@ -67,6 +86,17 @@ def build_model(
         aggregate,
         config.objective.include_original,
     )
+
+
+def make_network(name: str, channels: int, side: int, num_classes: int) -> nn.Module:
+    """A network of ours, timm's or torchvision's by name, untrained: images (B, channels, side, side) to logits.
+
+    Raises:
+        ValueError: It does not take such images. A `UserError` where another library has no such network.
+    """
+    if is_external(name):
+        return build_external(name, channels, side, num_classes).network
+    return build(name, channels, side, num_classes)
 
 
 def make_space(config: TrainConfig) -> Space:

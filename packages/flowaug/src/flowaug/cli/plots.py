@@ -74,6 +74,19 @@ def views(images: Tensor, augmented: Tensor, path: str | os.PathLike[str]) -> No
     plots.save(drawn, path)
 
 
+def predictions(images: Tensor, titles: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Images (B, C, H, W), each under what was predicted of it."""
+    columns = min(6, len(images))
+    rows = -(-len(images) // columns)
+    drawn, panels = plots.figure(1.5 * columns, 1.75 * rows, nrows=rows, ncols=columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for axes, image, title in zip(panels.flat, images, titles, strict=False):
+        _show(axes, image)
+        axes.set_title(title, fontsize=7)
+    plots.save(drawn, path)
+
+
 def rotations(images: Tensor, angles: Tensor, path: str | os.PathLike[str], bins: int = 48) -> None:
     """Images (B, C, H, W) above polar histograms of their sampled rotations (B, S), counter-clockwise radians."""
     from matplotlib.projections.polar import PolarAxes

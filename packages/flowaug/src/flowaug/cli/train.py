@@ -20,7 +20,7 @@ from flowaug.classifier import AugmentedClassifier
 from flowaug.cli import plots
 from flowaug.cli.data import Sets, load
 from flowaug.cli.measures import accuracy, measure, ordered_batches
-from flowaug.cli.models import make_controller, make_model, zero_of
+from flowaug.cli.models import make_controller, make_model, start_model, zero_of
 from flowaug.cli.optimizers import forget, make_optimizer, make_scheduler
 from flowaug.cli.recipes import TrainConfig
 from flowaug.objective import AugLoss
@@ -91,7 +91,10 @@ def train(config: TrainConfig) -> pathlib.Path:
     config = config.settled().as_begun()
     with config.session(f"flowaug-{config.data.partition(':')[0]}-{config.augmenter}") as (runtime, run):
         sets = load(config)
-        step = Step(make_model(config, sets.train), config, runtime.all_reduce_mean)
+        model, said = (make_model(config, sets.train), "") if config.resume else start_model(config, sets.train)
+        if said and runtime.is_main:
+            sys.stdout.write(f"{said}\n")
+        step = Step(model, config, runtime.all_reduce_mean)
         run.about = about(sets.train)
         records = fit_on(config, sets, runtime, run, step)
         if runtime.is_main:

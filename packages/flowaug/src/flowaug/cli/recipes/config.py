@@ -28,6 +28,9 @@ FIXED = ("randaugment", "trivialaugment", "none")
 NETWORKS = ("fixup_resnet8", "layer13", "lenet", "mlp", "preact_resnet18", "simple_conv", "simple_conv8")
 """What `--network` takes: the names of `flowaug.networks.NETWORKS`, here without its import of torch."""
 
+LIBRARIES = ("timm", "torchvision")
+"""Whose networks `--network` takes too, as `timm:resnet18`."""
+
 GROUPS = {
     "images": ("degrees", "modes", "rho", "train_size", "val_size"),
     "space": ("dims", "trans_scale", "linear_scale", "padding"),
@@ -61,7 +64,10 @@ class TrainConfig(RunOptions):
     augmenter: str = "flow"
     """flow, augerino, instaaug, instaaug-lrp, pstn, randaugment, trivialaugment or none."""
     network: str = "simple_conv8"
-    """Classifier: simple_conv, simple_conv8, mlp, lenet, fixup_resnet8, layer13 or preact_resnet18."""
+    """Classifier: simple_conv, simple_conv8, mlp, lenet, fixup_resnet8, layer13, preact_resnet18, timm:NAME or
+    torchvision:NAME."""
+    weights: str = ""
+    """A file of weights that a network of timm or torchvision starts from, with that network's normalisation."""
     epochs: int = 10
     """Passes over the training set."""
     batch_size: int = 128
@@ -90,8 +96,10 @@ class TrainConfig(RunOptions):
         super().__post_init__()
         if self.augmenter not in AUGMENTERS:
             raise unknown_name("augmenter", self.augmenter, AUGMENTERS)
-        if self.network not in NETWORKS:
-            raise unknown_name("network", self.network, NETWORKS)
+        if self.network not in NETWORKS and self.network.partition(":")[0] not in LIBRARIES:
+            raise unknown_name("network", self.network, (*NETWORKS, *(f"{name}:NAME" for name in LIBRARIES)))
+        if self.weights and self.network in NETWORKS:
+            raise UserError(f"--weights is for networks of timm and torchvision, not for {self.network}")
         if self.augmenter == "instaaug-lrp" and self.space.kind != "crop":
             raise UserError("instaaug-lrp chooses among crops: add --space crop")
         self.at_least(1, "epochs", "batch_size")
