@@ -20,7 +20,7 @@ METRIC_METHODS = ("matchingnet", "protonet", "relationnet")
 HEADED = ("rml", "maml", "reptile", "metalstm")
 """Methods whose network ends in one output a class of a task."""
 
-Network = Literal["conv4", "conv6", "resnet10", "resnet12", "resnet18"]
+Network = Literal["conv4", "conv4_strided", "conv6", "resnet10", "resnet12", "resnet18"]
 Backend = Literal["loop", "grouped", "vmap", "higher", "recompute", "compiled", "auto"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rml_meta.networks.conv import ConvNet, conv4, conv4_maps, conv6
+from rml_meta.networks.conv import ConvNet, conv4, conv4_maps, conv4_strided, conv6
 from rml_meta.networks.heads import CosineLinear, cosine_logits
 from rml_meta.networks.layers import Backbone, make_norm
 from rml_meta.networks.resnet import ResNet, ResNet12, resnet10, resnet12, resnet18
@@ -15,6 +15,7 @@ from rml_meta.networks.resnet import ResNet, ResNet12, resnet10, resnet12, resne
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "conv4": conv4,
     "conv4_maps": conv4_maps,
+    "conv4_strided": conv4_strided,
     "conv6": conv6,
     "resnet10": resnet10,
     "resnet12": resnet12,
@@ -33,6 +34,7 @@ __all__ = [
     "build_backbone",
     "conv4",
     "conv4_maps",
+    "conv4_strided",
     "conv6",
     "cosine_logits",
     "make_norm",

@@ -23,6 +23,7 @@ class ConvNet(Backbone):
         padding: One a block, of the convolution.
         flat: Give features (B, D) rather than maps (B, C, H, W).
         largest_map: Maps above this side are averaged down to it; None leaves them.
+        strided: Halve by convolutions of stride 2 in place of pooling.
 
     Raises:
         ValueError: Image or numbers are too small, or `pool` and `padding` differ in length.
@@ -39,6 +40,7 @@ class ConvNet(Backbone):
         padding: Sequence[int] | None = None,
         flat: bool = True,
         largest_map: int | None = LARGEST_MAP,
+        strided: bool = False,
     ) -> None:
         super().__init__()
         padding = [1] * len(pool) if padding is None else padding
@@ -51,11 +53,12 @@ class ConvNet(Backbone):
         side = image_size
         for number, (pools, pad) in enumerate(zip(pool, padding, strict=True)):
             inputs = hidden if number else channels
-            layers += [nn.Conv2d(inputs, hidden, 3, padding=pad), make_norm(norm, hidden)]
-            side = side - 2 + 2 * pad
+            stride = 2 if strided and pools else 1
+            layers += [nn.Conv2d(inputs, hidden, 3, stride, pad), make_norm(norm, hidden)]
+            side = (side - 3 + 2 * pad) // stride + 1
             if side < 1:
                 raise ValueError(f"images of {image_size} pixels are too small for block {number + 1}: pad it")
-            if pools and side > 1:
+            if pools and not strided and side > 1:
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
             layers.append(nn.ReLU())  # after the pooling: the same numbers, a quarter of the work
@@ -72,6 +75,11 @@ class ConvNet(Backbone):
 def conv4(channels: int = 3, image_size: int = 84, **options: object) -> ConvNet:
     """Four blocks, all pooling: 1600 features at 84 pixels with 64 channels; options as in `ConvNet`."""
     return ConvNet(channels, image_size, [True] * 4, **options)  # pyright: ignore[reportArgumentType]
+
+
+def conv4_strided(channels: int = 3, image_size: int = 28, **options: object) -> ConvNet:
+    """Four blocks of stride 2 without pooling, as MAML and Reptile have on Omniglot; options as in `ConvNet`."""
+    return ConvNet(channels, image_size, [True] * 4, strided=True, **options)  # pyright: ignore[reportArgumentType]
 
 
 def conv6(channels: int = 3, image_size: int = 84, **options: object) -> ConvNet:
