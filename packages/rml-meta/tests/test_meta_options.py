@@ -22,7 +22,7 @@ from robustvision_core.errors import UserError
 
 def test_choices_are_those_of_the_library() -> None:
     choices = {name: typing.get_args(kind) for name, kind in leaf_types(TrainConfig).items()}
-    assert {*choices["network"], "conv4_maps"} == set(BACKBONES)
+    assert {*recipes.NETWORKS, "conv4_maps"} == set(BACKBONES)
     assert choices["norm"] == typing.get_args(Norm)
     assert choices["inner.backend"] == typing.get_args(Backend)
     assert choices["inner.learn_lr"] == typing.get_args(LearnRate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import pathlib
 import shutil
 
@@ -12,7 +13,9 @@ import torch
 from PIL import Image
 from rml_meta.cli import main
 from rml_meta.cli.predict import load_predictor
+from rml_meta.methods import FewShotMethod
 from robustvision_core.errors import DataError, UserError
+from robustvision_core.predict import load_run
 
 SHADES = {"dark": 20, "grey": 120, "light": 230}
 SMOKE = ["--preset", "smoke", "--image-size", "12", "--device", "cpu", "--no-progress"]
@@ -80,10 +83,67 @@ def test_each_image_is_judged_by_itself(runs: dict, photos: pathlib.Path) -> Non
         assert predictor.classes == ("dark", "grey", "light")
 
 
+def test_the_taught_network_is_the_method(runs: dict, photos: pathlib.Path) -> None:
+    """The network of a predictor against `fit_support` and `predict` of the method itself."""
+    for name in ("protonet", "maml", "baseline++", "matchingnet"):
+        run = load_run(runs[name], device="cpu")
+        predictor = run.learn(photos / "support")
+        ways = run.config.ways if name == "maml" else 3
+        method: FewShotMethod = run._method(ways).eval()
+        method.transductive = False
+        files = [f for c in SHADES for f in sorted((photos / "support" / c).iterdir())]
+        support = run.preprocessing.normalise(torch.stack([run.preprocessing.read(f) for f in files]))
+        state = method.fit_support(support, torch.tensor([0, 1, 1, 2, 2, 2]))
+        query = torch.randn(7, *support.shape[1:], generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            torch.testing.assert_close(predictor.network(query), method.predict(state, query)[:, :3])
+
+
+def test_a_run_learns_from_python(runs: dict, photos: pathlib.Path) -> None:
+    run = load_run(runs["protonet"], device="cpu")
+    files = {name: sorted((photos / "support" / name).iterdir()) for name in SHADES}
+    held = {name: [Image.open(path) for path in paths] for name, paths in files.items()}
+    new = sorted((photos / "new").glob("[!b]*.jpg"))
+    expected = run.learn(photos / "support").predict(new)
+    for support in (files, held):
+        torch.testing.assert_close(run.learn(support).predict(new).probabilities, expected.probabilities)
+    with pytest.raises(UserError, match="has not been shown its classes"):
+        run.predict(new)
+    with pytest.raises(DataError, match="one class, 'dark'"):
+        run.learn({"dark": files["dark"], "none": []})
+
+
+@pytest.mark.parametrize("method", ["protonet", "maml", "baseline++", "matchingnet"])
+def test_export(method: str, runs: dict, photos: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+    options = ["--run", str(runs[method]), "--support", str(photos / "support"), "--out", str(tmp_path)]
+    assert main(["export", *options, "--format", "onnx"]) == 0
+    prepared = json.loads((tmp_path / "preprocessing.json").read_text())
+    assert prepared["classes"] == list(SHADES)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    predictor = load_predictor(runs[method], photos / "support", device="cpu")
+    for count in (1, 5):
+        query = torch.randn(count, 3, prepared["size"], prepared["size"])
+        (logits,) = session.run(None, {session.get_inputs()[0].name: query.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(logits), predictor.network(query), rtol=1e-3, atol=1e-3)
+
+
+def test_export_of_the_features(runs: dict, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--run", str(runs["protonet"]), "--out", str(tmp_path)]) == 0
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    query = torch.randn(4, 3, 12, 12)
+    with torch.no_grad():
+        expected = load_run(runs["protonet"], device="cpu")._method(5).backbone.eval()(query)
+    torch.testing.assert_close(program(query), expected, rtol=1e-4, atol=1e-4)
+    assert main(["export", "--run", str(runs["maml"]), "--out", str(tmp_path)]) == 2
+    assert "maml adapts its features to examples of the classes: give --support" in capsys.readouterr().err
+
+
 def test_refusals(runs: dict, photos: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for c in range(6):
         image(tmp_path / "six" / f"c{c}" / "0.png", 40 * c, c)
-    with pytest.raises(UserError, match=r"maml was trained for 5 classes a task, and .* has 6"):
+    with pytest.raises(UserError, match=r"maml was trained for 5 classes a task, and the support has 6"):
         load_predictor(runs["maml"], tmp_path / "six", device="cpu")
     assert len(load_predictor(runs["protonet"], tmp_path / "six", device="cpu").classes) == 6
     image(tmp_path / "one" / "only" / "0.png", 9, 9)

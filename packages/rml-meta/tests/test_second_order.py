@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from rml_meta import MAML, Episode, adapt
+from rml_meta import MAML, Episode, adapt, check_meta_gradient
 from rml_meta.adaptation import dispatch
 from rml_meta.adaptation.closure import Rng, foreign_leaves, graph_mark
 from rml_meta.adaptation.compiled import adapt_compiled
@@ -252,3 +252,18 @@ def test_second_order_through_attention(backend: Any) -> None:
             weight += shift * along
         ends.append(method.training_loss(episode()).item())
     assert (grad * along).sum().item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["loop", "recompute", "higher", "vmap", "grouped"])
+def test_second_order_through_hardsigmoid(backend: Any) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Hardsigmoid(), nn.Linear(6, 3)).to(D)
+    y = torch.arange(3).repeat(2, 2)
+    episode = Episode(3 * torch.randn(2, 6, 8, dtype=D), y, 3 * torch.randn(2, 6, 8, dtype=D), y)
+    found = check_meta_gradient(MAML(net, 0.5, 2), episode, backends=[backend])
+    assert found[backend] < 1e-5
+    x = 4 * torch.randn(9, dtype=D)
+    before = net[2](x)
+    with twice_differentiable(net):
+        torch.testing.assert_close(net[2](x), before, rtol=1e-12, atol=1e-12)
+    assert "forward" not in vars(net[2])

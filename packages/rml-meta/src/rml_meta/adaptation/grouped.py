@@ -29,6 +29,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from rml_meta.adaptation.norms import batch_statistics, evaluation_mode
 from rml_meta.adaptation.problem import InnerLoop, InnerProblem, Params, apply_loss, descend
+from rml_meta.adaptation.second_order import twice_differentiable
 
 SAME = (
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus),
@@ -160,14 +161,13 @@ def adapt_grouped(loop: InnerLoop, x: Tensor, y: Tensor) -> Params:
     Give the loop a problem that `groupable` made. Under `torch.no_grad` no graph outlives a step.
     """
     tasks, keep = len(x), torch.is_grad_enabled()
+    second = keep and not loop.first_order
     fast = {n: p.expand(tasks, *p.shape) for n, p in loop.fast.items()}
     for step, rate in enumerate(loop.step_rates):
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable(loop.problem.model, second):
             source = {n: p if keep and p.requires_grad else p.detach().requires_grad_() for n, p in fast.items()}
             losses = summed_loss(loop.problem, grouped_outputs(loop.problem, source, loop.slow, x, step), y)
-            grads = torch.autograd.grad(
-                losses, list(source.values()), create_graph=keep and not loop.first_order, allow_unused=True
-            )
+            grads = torch.autograd.grad(losses, list(source.values()), create_graph=second, allow_unused=True)
         fast = descend(source if keep else fast, rate, grads)
     return fast
 

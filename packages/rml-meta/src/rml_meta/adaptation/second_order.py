@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import _WeightNorm
@@ -20,7 +21,8 @@ def twice_differentiable(model: nn.Module, needed: bool = True) -> Iterator[None
 
     The fused kernel of `torch.nn.utils.parametrizations.weight_norm`, and of the older `weight_norm`, has a wrong
     second derivative on the CPU (torch 2.15; `gradgradcheck` of `torch._weight_norm` fails): the weight is written out
-    instead. Attention has no second derivative in its fused kernels: the plain one of mathematics is taken.
+    instead. Attention has no second derivative in its fused kernels: the plain one of mathematics is taken. Hardsigmoid
+    has none at all: it is written as a ReLU6.
 
     Args:
         model: Whatever is called within.
@@ -28,6 +30,8 @@ def twice_differentiable(model: nn.Module, needed: bool = True) -> Iterator[None
     """
     with contextlib.ExitStack() as stack:
         for module in model.modules():
+            if needed and isinstance(module, nn.Hardsigmoid):
+                stack.enter_context(_method(module, "forward", _hard_sigmoid))
             if isinstance(module, _WeightNorm):
                 stack.enter_context(_method(module, "forward", _parametrized))
             for hook in module._forward_pre_hooks.values():
@@ -49,6 +53,10 @@ def _method(owner: Any, name: str, function: Any) -> Iterator[None]:
         yield
     finally:
         object.__delattr__(owner, name)
+
+
+def _hard_sigmoid(self: nn.Hardsigmoid, x: Tensor) -> Tensor:
+    return F.relu6(x + 3) / 6
 
 
 def _parametrized(self: _WeightNorm, weight_g: Tensor, weight_v: Tensor) -> Tensor:

@@ -17,6 +17,11 @@ COMMANDS = {
         ".options:EvaluateConfig",
     ),
     "predict": ("label new images by a folder of examples", ".predict:predict", ".options:PredictConfig"),
+    "export": (
+        "a classifier of new classes, or the features, as torch.export or ONNX",
+        ".predict:export",
+        ".options:ExportConfig",
+    ),
     "inspect": ("whether the environments are such as rml helps with", ".inspection:inspect", ".options:InspectConfig"),
     "grid": ("every method on every protocol of the paper", ".grid:grid", ".options:GridConfig"),
 }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robustvision_core.data import Batch, DeviceBatches, EpisodeSampler, ImageSet, affine_augment, channel_stats
+from robustvision_core.data import Batch, DeviceBatches, EpisodeSampler, ImageSet, affine_augment
 from robustvision_core.errors import UserError
 from robustvision_core.run.runtime import Runtime, derive_seed
 
 from rml_meta.cli.class_split import ClassSplit
+from rml_meta.cli.learners import statistics
 from rml_meta.cli.recipes import TrainConfig
 from rml_meta.environments import ColourEnvironments, TransformEnvironments
 from rml_meta.methods.robust import pairs
@@ -61,7 +62,10 @@ def make_environments(
 
 def training_batches(config: TrainConfig, base: ImageSet, runtime: Runtime) -> EpisodeSampler | ImageSteps:
     """Tasks of the base classes, or for the baselines images."""
+    mean, std = statistics(config, base)
     options: dict[str, Any] = {
+        "mean": mean,
+        "std": std,
         "seed": derive_seed(config.seed, "training"),
         "rank": runtime.rank,
         "world_size": runtime.world_size,
@@ -107,7 +111,7 @@ def held_out_tasks(
     made = make_environments(config.environments.test, correlations, config.ways)
     count = config.test.val_episodes if part == "val" else config.test.episodes
     count = -(-count // (1 if made is None else len(made)))
-    mean, std = channel_stats(split.base)
+    mean, std = statistics(config, split.base)
     images: ImageSet = getattr(split, part)
     return EpisodeSampler(
         images,

@@ -25,7 +25,7 @@ def evaluate(config: EvaluateConfig) -> None:
     with Runtime.session(asked.device, asked.precision, asked.seed) as runtime:
         part = part_of(config, stored, asked)
         split = load(asked, whole=part == "all")
-        method = build(asked, split.channels, split.base.num_classes).to(runtime.device)
+        method = build(asked.changed(weights=""), split.channels, split.base.num_classes).to(runtime.device)
         config.load_into(method, "method")
         correlations = asked.environments.test_correlations
         tasks = held_out_tasks(asked, split, "val" if part == "val" else "novel", runtime, correlations=correlations)

@@ -8,7 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from robustvision_core.data import ImageSet, channel_stats
 from robustvision_core.errors import UserError
+from robustvision_core.networks.external import External, build_external, is_external
+from torch import Tensor
 
 from rml_meta.cli.recipes import TrainConfig
 from rml_meta.methods import (
@@ -29,9 +32,40 @@ from rml_meta.networks import Backbone, Classifier, build_backbone
 Maker = Callable[[TrainConfig, int, int], FewShotMethod]
 """Configuration, channels of the images and number of base classes to a method."""
 
+IMAGENET_CLASSES = 1000  # of the heads that most files of weights have; ours is another
+
+
+class Extractor(Backbone):
+    """A network of timm or torchvision without its head.
+
+    Args:
+        external: As `build_external` gives it.
+    """
+
+    def __init__(self, external: External) -> None:
+        super().__init__()
+        self.body, self.repeat = external.network.body, external.network.repeat
+        self.features, self.flat = external.network.head.in_features, True
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D) of images (B, C, H, W)."""
+        return self.body(images.expand(-1, 3, -1, -1) if self.repeat else images).flatten(1)
+
+
+@functools.lru_cache
+def own_statistics(network: str, channels: int, image_size: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) that the published weights of a network of another library go with."""
+    made = build_external(network, channels, image_size, IMAGENET_CLASSES)
+    return torch.tensor(made.mean), torch.tensor(made.std)
+
+
+def statistics(config: TrainConfig, base: ImageSet) -> tuple[Tensor, Tensor]:
+    """How images are normalised: as the base classes are, or as the `weights` were trained with."""
+    return own_statistics(config.network, base.shape[0], config.image.size) if config.weights else channel_stats(base)
+
 
 def build(config: TrainConfig, channels: int, classes: int) -> FewShotMethod:
-    """The method of `config` with fresh weights.
+    """The method of `config` with fresh weights, or those of its file of weights.
 
     Raises:
         UserError: Its options do not go together.
@@ -50,6 +84,8 @@ def build(config: TrainConfig, channels: int, classes: int) -> FewShotMethod:
 def backbone(config: TrainConfig, channels: int, maps: bool = False) -> Backbone:
     """The backbone of `config`, flat or giving feature maps."""
     name, options = config.network, {"norm": config.norm}
+    if is_external(name):
+        return Extractor(build_external(name, channels, config.image.size, IMAGENET_CLASSES, config.weights))
     if name.startswith("conv"):
         options |= {"hidden": config.hidden}
     if maps and name == "conv4":

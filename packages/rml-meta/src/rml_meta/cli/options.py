@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustvision_core.errors import UserError, unknown_name
-from robustvision_core.predict.options import PredictOptions
+from robustvision_core.predict.options import ExportOptions, PredictOptions
 from robustvision_core.run.options import Checks, EvaluateOptions
 
 from rml_meta.cli.recipes import METHODS, TrainConfig
@@ -71,6 +71,15 @@ class PredictConfig(PredictOptions):
 
     support: str
     """A folder of class folders, each with some images to learn the class from: any number of either."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(ExportOptions):
+    """Write a classifier of new classes, or the feature extractor, in a form that needs none of our packages."""
+
+    support: str = ""
+    """A folder of class folders: what it teaches is written, images to logits of its classes. Empty writes the network
+    before the head, images to features, of methods that compare embeddings."""
 
 
 @dataclass(frozen=True)

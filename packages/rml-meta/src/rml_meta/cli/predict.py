@@ -1,21 +1,29 @@
-"""`rml-meta predict`: new classes from a folder of examples, and the images that are to be told apart."""
+"""`rml-meta predict` and `export`: new classes from a folder of examples, for images that are to be told apart."""
 
 from __future__ import annotations
 
 import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from robustvision_core.errors import DataError, UserError
 from robustvision_core.predict import Predictor, Preprocessing, read_about, write_predictions
+from robustvision_core.predict import export as write_export
 from robustvision_core.run.folder import load_part, read_config
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 
 from rml_meta.cli.layouts import class_folders
 from rml_meta.cli.learners import build
-from rml_meta.cli.options import PredictConfig
+from rml_meta.cli.options import ExportConfig, PredictConfig
 from rml_meta.cli.recipes import HEADED, TrainConfig
-from rml_meta.methods import FewShotMethod
+from rml_meta.cli.taught import Features, taught
+from rml_meta.methods.embedding import EmbeddingMethod
+
+Support = str | pathlib.Path | Mapping[str, Sequence[Any]]
+"""A folder of class folders, or images of each class by its name: paths, PIL images, arrays or tensors."""
 
 
 def predict(config: PredictConfig) -> None:
@@ -23,68 +31,109 @@ def predict(config: PredictConfig) -> None:
     write_predictions(load_predictor(config.run, config.support, config.which, config.device), config)
 
 
-def load_predictor(
-    folder: str | pathlib.Path, support: str | pathlib.Path, which: str = "auto", device: str = "auto"
-) -> Predictor:
-    """A run's method, taught by a folder of classes; the data it was trained on is not needed.
+def export(config: ExportConfig) -> None:
+    """Write the classifier that the support folder teaches, or without one the features, in another form."""
+    run = load_run(config.run, config.which, "cpu")
+    path = write_export(run.learn(config.support) if config.support else run.extractor(), config.out, config.format)
+    what = "logits" if config.support else "features"
+    sys.stdout.write(f"{path}: {what} agree with the network's; images are prepared as preprocessing.json says\n")
+
+
+class FewShotRun(Predictor):
+    """A trained run that is yet to be shown its classes: `learn` them, and predict with what that returns.
+
+    Args:
+        config: Of its training.
+        path: Its checkpoint.
+        about: What that says of itself.
+        device: Where it runs.
+    """
+
+    def __init__(self, config: TrainConfig, path: pathlib.Path, about: Mapping[str, Any], device: torch.device) -> None:
+        self.config, self.path, self.base = config, path, tuple(about["classes"])
+        prepared = Preprocessing.from_plain(about["preprocessing"], str(path))
+        super().__init__(nn.Identity(), prepared, (), outputs=_untaught, device=device)
+
+    def learn(self, support: Support) -> Predictor:
+        """A predictor of the classes of a folder `support/<class>/<image>`, or of a dict of class to images.
+
+        Any number of classes, any number of images each.
+
+        Raises:
+            UserError: The run's method cannot learn that many classes.
+            DataError: There are no two classes, or an image cannot be read.
+        """
+        images, labels, classes = read_support(support, self.preprocessing)
+        method, most = self.config.method, self.config.ways
+        if method in HEADED and len(classes) > most:
+            raise UserError(
+                f"{method} was trained for {most} classes a task, and the support has {len(classes)}: take fewer, or a "
+                "method that compares embeddings, as protonet"
+            )
+        ways = most if method in HEADED else len(classes)
+        where = self.device
+        return taught(self._method(ways), self.preprocessing, images.to(where), labels.to(where), classes)
+
+    def extractor(self) -> Predictor:
+        """A predictor whose network gives the features (B, D) of images.
+
+        Raises:
+            UserError: The run's method adapts its features to the support set.
+        """
+        method = self._method(self.config.ways)
+        if not isinstance(method, EmbeddingMethod):
+            raise UserError(f"{self.config.method} adapts its features to examples of the classes: give --support")
+        return Predictor(Features(method.backbone), self.preprocessing, (), device=self.device)
+
+    def _method(self, ways: int) -> Any:
+        method = build(self.config.changed(ways=ways, weights=""), self.preprocessing.channels, len(self.base))
+        load_part(method, self.path, "method")
+        return method.to(self.device)
+
+
+def _untaught(images: Tensor) -> Any:
+    raise UserError("this run has not been shown its classes: predict with what .learn(support) returns")
+
+
+def load_run(folder: str | pathlib.Path, which: str = "auto", device: str = "auto") -> FewShotRun:
+    """A trained run, ready to learn classes from examples; the data it was trained on is not needed.
 
     Args:
         folder: The run folder.
-        support: A folder of class folders: any number of classes, any number of images each.
         which: `best`, `checkpoint`, or `auto` for best where there is one.
         device: auto, cpu, cuda or mps.
 
     Raises:
-        UserError: The run's method cannot learn that many classes.
-        DataError: The support folder holds no classes, or an image in it cannot be read.
+        UserError: The folder holds no run of this package.
     """
     path, about = read_about(folder, which)
-    config = read_config(folder, TrainConfig, "rml-meta train")
-    prepared = Preprocessing.from_plain(about["preprocessing"], str(path))
-    images, labels, classes = read_support(support, prepared)
-    if config.method in HEADED and len(classes) > config.ways:
-        raise UserError(
-            f"{config.method} was trained for {config.ways} classes a task, and {support} has {len(classes)}: take "
-            "fewer, or a method that compares embeddings, as protonet"
-        )
-    ways = config.ways if config.method in HEADED else len(classes)
-    method = build(config.changed(ways=ways), prepared.channels, len(about["classes"]))
-    load_part(method, path, "method")
-    where = Runtime.from_env(device).device
-    return taught(method.to(where), prepared, images.to(where), labels.to(where), classes)
+    return FewShotRun(read_config(folder, TrainConfig, "rml-meta train"), path, about, Runtime.from_env(device).device)
 
 
-def read_support(folder: str | pathlib.Path, prepared: Preprocessing) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """Images (S, C, H, W) uint8, labels (S,) and names of the classes of a folder of class folders."""
-    top = pathlib.Path(folder).expanduser()
-    if not top.is_dir():
-        raise DataError(f"there is no folder {top}: expected {top}/<class>/<image>, some images of each class to learn")
-    files = class_folders(top)
-    if len(files.classes) < 2:
-        raise DataError(f"{top} has one class, {', '.join(files.classes)!r}: expected two or more to tell apart")
-    return torch.stack([prepared.read(path) for path in files.paths]), files.labels, files.classes
-
-
-def taught(
-    method: FewShotMethod, prepared: Preprocessing, images: Tensor, labels: Tensor, classes: tuple[str, ...]
+def load_predictor(
+    folder: str | pathlib.Path, support: Support, which: str = "auto", device: str = "auto"
 ) -> Predictor:
-    """A predictor of a method that has seen the support images (S, C, H, W) uint8 with labels (S,).
+    """`load_run(folder, which, device).learn(support)`."""
+    return load_run(folder, which, device).learn(support)
 
-    Each image is judged by itself: a method that would normalise queries together takes the statistics of the support
-    images instead.
-    """
-    method.transductive = False
-    state = method.fit_support(prepared.normalise(images), labels)
 
-    class Taught(nn.Module):
-        """Normalised images to logits of the classes."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.method = method
-
-        def forward(self, images: Tensor) -> Tensor:
-            """Logits (B, N) of images (B, C, H, W)."""
-            return self.method.predict(state, images)[:, : len(classes)]
-
-    return Predictor(Taught(), prepared, classes, device=images.device)
+def read_support(support: Support, prepared: Preprocessing) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Images (S, C, H, W) uint8, labels (S,) and names of the classes of what is to be learned."""
+    if isinstance(support, Mapping):
+        sources = [image for images in support.values() for image in images]
+        classes = tuple(str(name) for name, images in support.items() if len(images))
+        labels = torch.arange(len(classes)).repeat_interleave(
+            torch.tensor([len(images) for images in support.values() if len(images)], dtype=torch.long)
+        )
+        where = "the support"
+    else:
+        where = top = pathlib.Path(support).expanduser()
+        if not top.is_dir():
+            raise DataError(
+                f"there is no folder {top}: expected {top}/<class>/<image>, some images of each class to learn"
+            )
+        files = class_folders(top)
+        sources, labels, classes = list(files.paths), files.labels, files.classes
+    if len(classes) < 2:
+        raise DataError(f"{where} has one class, {', '.join(classes)!r}: expected two or more to tell apart")
+    return torch.stack([prepared.read(source) for source in sources]), labels, classes

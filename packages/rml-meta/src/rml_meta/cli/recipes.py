@@ -20,7 +20,10 @@ METRIC_METHODS = ("matchingnet", "protonet", "relationnet")
 HEADED = ("rml", "maml", "reptile", "metalstm")
 """Methods whose network ends in one output a class of a task."""
 
-Network = Literal["conv4", "conv4_strided", "conv6", "resnet10", "resnet12", "resnet18"]
+NETWORKS = ("conv4", "conv4_strided", "conv6", "resnet10", "resnet12", "resnet18")
+LIBRARIES = ("timm", "torchvision")
+"""What `--network` takes, beside LIBRARY:NAME."""
+
 Backend = Literal["loop", "grouped", "vmap", "higher", "recompute", "compiled", "auto"]
 
 
@@ -174,8 +177,11 @@ class TrainConfig(RunOptions):
     """Support images a class, K."""
     queries: int = 5
     """Query images a class in training. Every environment has images of its own."""
-    network: Network = "conv4"
-    """Network before the head; relationnet takes its feature maps."""
+    network: str = "conv4"
+    """Network before the head: conv4, conv4_strided (as on Omniglot in work on MAML and Reptile), conv6, resnet10,
+    resnet12 or resnet18, or timm:NAME and torchvision:NAME. relationnet takes feature maps, of the former alone."""
+    weights: str = ""
+    """A file of weights that the network of timm or torchvision starts from, with that network's normalisation."""
     hidden: int = 64
     """Channels of conv4 and conv6."""
     norm: Literal["batch", "group", "none"] = "batch"
@@ -243,6 +249,7 @@ class TrainConfig(RunOptions):
         super().__post_init__()
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
+        self._check_network()
         self.at_least(1, "ways", "shots", "queries", "test.queries", "inner.steps", "metalstm.steps", "tasks", "hidden")
         self.at_least(1, "steps", "epochs", "baseline.batch", "reptile.steps", "reptile.test_steps", "image.size")
         self.at_least(2, "test.val_episodes", "test.episodes")
@@ -255,6 +262,15 @@ class TrainConfig(RunOptions):
             raise UserError(f"{self.method} trains on images, not on tasks: leave --environments away")
         if self.metric.train_ways and self.method not in METRIC_METHODS:
             raise UserError(f"{self.method} cannot change its number of classes: leave --train-ways away")
+
+    def _check_network(self) -> None:
+        library = self.network.partition(":")[0] if ":" in self.network else ""
+        if self.network not in NETWORKS and library not in LIBRARIES:
+            raise unknown_name("network", self.network, (*NETWORKS, "timm:NAME", "torchvision:NAME"))
+        if self.weights and not library:
+            raise UserError(f"--weights is for networks of timm and torchvision; {self.network} starts at random")
+        if library and self.method == "relationnet":
+            raise UserError(f"relationnet compares feature maps: choose --network of {', '.join(NETWORKS)}")
 
     @property
     def training_environments(self) -> str:

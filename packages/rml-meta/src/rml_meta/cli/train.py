@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import torch
-from robustvision_core.data import EpisodeSampler, channel_stats
+from robustvision_core.data import EpisodeSampler
 from robustvision_core.predict import Preprocessing, describe
 from robustvision_core.run.folder import Run
 from robustvision_core.run.loop import fit
@@ -43,7 +43,7 @@ def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test once on novel classes, and return the run folder."""
     with config.session(f"rml-meta-{config.method}") as (runtime, run):
         split = class_split.load(config)
-        prepared = Preprocessing.of(split.base.shape, *channel_stats(split.base))
+        prepared = Preprocessing.of(split.base.shape, *learners.statistics(config, split.base))
         run.about = describe("rml-meta", prepared, split.base.classes)
         step = make_step(config, split)
         tasks = novel_tasks(config, split, runtime)  # before hours of training, should the test not be possible

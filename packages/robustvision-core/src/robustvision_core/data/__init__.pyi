@@ -20,6 +20,7 @@ from .poses.batches import PoseBatches as PoseBatches
 from .poses.pose_set import Mesh as Mesh
 from .poses.pose_set import PoseObject as PoseObject
 from .poses.pose_set import PoseSet as PoseSet
+from .reading.datasets import from_dataset as from_dataset
 from .reading.image_files import ImageFiles as ImageFiles
 from .reading.image_files import folder_files as folder_files
 from .reading.photos import Photos as Photos

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from robustvision_core.data.batches.base import Augment
 from robustvision_core.data.batches.statistics import Statistic, normalise, resolve_stats
 from robustvision_core.data.episodes.draw import EpisodeDraw, EpisodeIndex
 from robustvision_core.data.image_set import ImageSet
+from robustvision_core.data.reading.datasets import from_dataset
 from robustvision_core.errors import UserError
 from robustvision_core.run.runtime import derive_seed
 
@@ -60,7 +62,8 @@ class EpisodeSampler:
     Images are scaled to [0, 1], shown through the environments, augmented, and normalised, in this order.
 
     Args:
-        data: The set to draw from, as the base, validation or novel classes.
+        data: The set to draw from, as the base, validation or novel classes; or any torch Dataset of (image, label),
+            read into memory by `from_dataset`.
         ways: Classes an episode.
         shots: Support images a class.
         queries: Query images a class.
@@ -93,7 +96,7 @@ class EpisodeSampler:
 
     def __init__(
         self,
-        data: ImageSet,
+        data: ImageSet | Dataset[Any],
         ways: int,
         shots: int,
         queries: int,
@@ -118,6 +121,8 @@ class EpisodeSampler:
             raise UserError(
                 f"episodes {episodes} and batch_size {batch_size} must be positive multiples of {world_size} processes"
             )
+        if not isinstance(data, ImageSet):
+            data = from_dataset(data)
         count = None if environments is None else len(environments)
         self.draws = EpisodeDraw(
             data, ways, shots, queries, seed=seed, environments=count, env_of=env_of, groups=groups
