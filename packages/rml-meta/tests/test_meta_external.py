@@ -78,7 +78,7 @@ def test_a_network_of_timm_without_training(tmp_path: pathlib.Path) -> None:
     weights = (100 * (unit @ unit.T).clamp_min(0)).softmax(1)
     shares = torch.stack([weights[:, labels == c].sum(1) for c in range(3)], 1)
     by_hand = {
-        ProtoNet(extractor): -torch.cdist(features, means) ** 2,
+        ProtoNet(extractor): -(torch.cdist(features, means) ** 2),
         MatchingNet(extractor, size, contextual=False): shares.log(),
     }
     for method, expected in by_hand.items():
