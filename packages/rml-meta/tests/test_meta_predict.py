@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 from rml_meta.cli import main
-from rml_meta.cli.predict import load_predictor
+from rml_meta.cli.predict import FewShotRun, load_predictor
 from rml_meta.methods import FewShotMethod
+from robustvision_core import predict
 from robustvision_core.errors import DataError, UserError
-from robustvision_core.predict import load_run
 
 SHADES = {"dark": 20, "grey": 120, "light": 230}
 SMOKE = ["--preset", "smoke", "--image-size", "12", "--device", "cpu", "--no-progress"]
@@ -83,10 +83,16 @@ def test_each_image_is_judged_by_itself(runs: dict, photos: pathlib.Path) -> Non
         assert predictor.classes == ("dark", "grey", "light")
 
 
+def load_run(folder: pathlib.Path) -> FewShotRun:
+    run = predict.load_run(folder, device="cpu")
+    assert isinstance(run, FewShotRun)
+    return run
+
+
 def test_the_taught_network_is_the_method(runs: dict, photos: pathlib.Path) -> None:
     """The network of a predictor against `fit_support` and `predict` of the method itself."""
     for name in ("protonet", "maml", "baseline++", "matchingnet"):
-        run = load_run(runs[name], device="cpu")
+        run = load_run(runs[name])
         predictor = run.learn(photos / "support")
         ways = run.config.ways if name == "maml" else 3
         method: FewShotMethod = run._method(ways).eval()
@@ -100,7 +106,7 @@ def test_the_taught_network_is_the_method(runs: dict, photos: pathlib.Path) -> N
 
 
 def test_a_run_learns_from_python(runs: dict, photos: pathlib.Path) -> None:
-    run = load_run(runs["protonet"], device="cpu")
+    run = load_run(runs["protonet"])
     files = {name: sorted((photos / "support" / name).iterdir()) for name in SHADES}
     held = {name: [Image.open(path) for path in paths] for name, paths in files.items()}
     new = sorted((photos / "new").glob("[!b]*.jpg"))
@@ -134,7 +140,7 @@ def test_export_of_the_features(runs: dict, tmp_path: pathlib.Path, capsys: pyte
     program = torch.export.load(tmp_path / "model.pt2").module()
     query = torch.randn(4, 3, 12, 12)
     with torch.no_grad():
-        expected = load_run(runs["protonet"], device="cpu")._method(5).backbone.eval()(query)
+        expected = load_run(runs["protonet"])._method(5).backbone.eval()(query)
     torch.testing.assert_close(program(query), expected, rtol=1e-4, atol=1e-4)
     assert main(["export", "--run", str(runs["maml"]), "--out", str(tmp_path)]) == 2
     assert "maml adapts its features to examples of the classes: give --support" in capsys.readouterr().err

@@ -75,7 +75,9 @@ def test_parts_and_joined_sets_give_right_episodes() -> None:
     whole = Items([KINDS["PIL and int"](i) for i in range(24)], [f"n{k}" for k in range(31)])
     part = Subset(whole, [i for i in range(24) if LABELS[i] != 20])
     assert from_dataset(part).classes == ("n10", "n30")
-    joined = ConcatDataset([part, TensorDataset(torch.stack([tensor(i) for i in range(24)]), torch.tensor(LABELS) + 5)])
+    joined: Any = ConcatDataset(
+        [part, TensorDataset(torch.stack([tensor(i) for i in range(24)]), torch.tensor(LABELS) + 5)]
+    )
     sampler = EpisodeSampler(joined, ways=4, shots=2, queries=3, episodes=3, mean=0.0, std=1.0)
     for batch in sampler.epoch(0):
         for index, labels, shown in (
