@@ -14,7 +14,7 @@ import torch
 from normflows.distributions import BaseDistribution
 from torch import Tensor, nn
 
-from flowaug.flows import noise
+from flowaug.flows import fused, noise
 from flowaug.flows.layer import faint_linear, soft_clamp
 from flowaug.flows.mixture import draw_components, implicit_mixture, mixture_log_prob, straight_through_mixture
 from flowaug.flows.uniform import draw_uniform, uniform_log_prob
@@ -128,6 +128,8 @@ class MixtureBase(ConditionalBase):
         else:
             with torch.no_grad():
                 z = draw_components(log_weights, loc, log_scale, n, generator)
+            if torch.is_grad_enabled() and fused.usable():
+                return fused.ImplicitMixture.apply(_moving, z, log_weights, loc, log_scale)  # pyright: ignore[reportReturnType]
             if torch.is_grad_enabled():
                 z = implicit_mixture(z, *parameters)
         return z, mixture_log_prob(z, *parameters)
@@ -136,6 +138,13 @@ class MixtureBase(ConditionalBase):
         """See `ConditionalBase.log_prob`."""
         loc, log_scale, logits = self.parameters_of(context)
         return mixture_log_prob(z, logits[..., 0].log_softmax(-1), loc, log_scale)
+
+
+def _moving(z: Tensor, log_weights: Tensor, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples z (B, n, d) of mixtures (B, K), (B, K, d), with their gradient, and their log-densities, by autograd."""
+    parameters = (log_weights[:, None], loc[:, None], log_scale[:, None])
+    z = implicit_mixture(z, *parameters)
+    return z, mixture_log_prob(z, *parameters)
 
 
 class UniformBase(ConditionalBase):

@@ -37,6 +37,7 @@ class Coupling(ContextLayer):
         if not moved or not set(moved) <= set(range(dim)):
             raise ValueError(f"moved must have indices of 0..{dim - 1}, at least one, got {list(moved)}")
         kept = [k for k in range(dim) if k not in moved]
+        self.halves = (tuple(kept), tuple(moved))  # what the two buffers hold, without waiting for their device
         self.inner = nn.Linear(len(kept), width, bias=False) if kept else None
         self.outer = faint_linear(width, len(moved) * parameters)  # near the identity at first
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
@@ -46,8 +47,10 @@ class Coupling(ContextLayer):
     def take_structure(self, moved: Tensor) -> None:
         """Move the coordinates `moved` from now on, as many as before."""
         self.moved.copy_(moved)
-        rest = [k for k in range(len(self.kept) + len(self.moved)) if k not in self.moved.tolist()]
+        chosen = self.moved.tolist()
+        rest = [k for k in range(len(self.kept) + len(self.moved)) if k not in chosen]
         self.kept.copy_(torch.tensor(rest, dtype=torch.long))
+        self.halves = (tuple(rest), tuple(chosen))
 
 
 def _hand_structure(layer: Coupling, state: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -60,35 +63,41 @@ def _hand_structure(layer: Coupling, state: dict[str, Any], prefix: str, *rest: 
 class AffineCoupling(Coupling):
     r"""$z' = z e^{s} + t$ with s kept in (-3, 3) smoothly: an unbounded s overflows through twelve layers.
 
-    Coordinates that stay have weights of zero, s = t = 0, so that no sample is taken apart and put together again.
     The arguments are those of `Coupling`, less `parameters`.
     """
 
-    rows: Tensor
-
     def __init__(self, dim: int, context_dim: int, moved: Sequence[int], width: int = 64) -> None:
         super().__init__(dim, context_dim, moved, width, 2)
-        self.register_buffer("rows", torch.cat([self.moved, self.moved + dim]), persistent=False)
 
-    def take_structure(self, moved: Tensor) -> None:
-        """See `Coupling.take_structure`."""
-        super().take_structure(moved)
-        self.rows.copy_(torch.cat([self.moved, self.moved + len(self.kept) + len(self.moved)]))
+    def stack_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight of `inner`, weight and bias of `outer`."""
+        assert self.inner is not None
+        return self.inner.weight, self.outer.weight, self.outer.bias
 
     def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """z (..., d) given the context term (..., width); see `ContextLayer.transform`."""
-        d, outer = z.shape[-1], self.outer
-        hidden = term
-        if self.inner is not None:
-            inner = self.inner.weight
-            hidden = term + F.linear(z, inner.new_zeros(len(inner), d).index_copy(1, self.kept, inner))
-        weight = outer.weight.new_zeros(2 * d, outer.in_features).index_copy(0, self.rows, outer.weight)
-        bias = outer.bias.new_zeros(2 * d).index_copy(0, self.rows, outer.bias)
-        raw, shift = F.linear(torch.relu(hidden), weight, bias).chunk(2, -1)
-        log_scale = soft_clamp(raw, -3.0, 3.0).expand_as(z)
-        if inverse:
-            return (z - shift) * torch.exp(-log_scale), -log_scale.sum(-1)
-        return z * torch.exp(log_scale) + shift, log_scale.sum(-1)
+        inner = None if self.inner is None else self.inner.weight
+        return affine(z, term, (self.kept, self.moved), inner, self.outer.weight, self.outer.bias, inverse)
+
+
+def affine(
+    z: Tensor,
+    term: Tensor,
+    sets: tuple[Tensor, Tensor],
+    inner: Tensor | None,
+    outer: Tensor,
+    bias: Tensor,
+    inverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """What `AffineCoupling.transform` gives, from the indices that stay and those that move and the weights."""
+    kept, moved = sets
+    hidden = term if inner is None else term + F.linear(z.index_select(-1, kept), inner)
+    raw, shift = F.linear(torch.relu(hidden), outer, bias).chunk(2, -1)
+    old = z.index_select(-1, moved)
+    log_scale = soft_clamp(raw, -3.0, 3.0).expand_as(old)
+    new = (old - shift) * torch.exp(-log_scale) if inverse else old * torch.exp(log_scale) + shift
+    log_det = log_scale.sum(-1)
+    return z.index_copy(-1, moved, new), -log_det if inverse else log_det
 
 
 class SplineCoupling(Coupling):

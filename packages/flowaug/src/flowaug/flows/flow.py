@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from flowaug.flows import fused
 from flowaug.flows.bases import ConditionalBase, MixtureBase, StudentTBase, UniformBase, WeightGradient
 from flowaug.flows.box import CircularShift, TanhBox, WindingShift
-from flowaug.flows.coupling import AffineCoupling, SplineCoupling, alternating_sets
-from flowaug.flows.layer import ContextLayer, context_terms
+from flowaug.flows.coupling import AffineCoupling, SplineCoupling, affine, alternating_sets
+from flowaug.flows.layer import ContextLayer, context_terms, context_weights
 
 Phase = Literal["atan2", "linear"]
 
@@ -140,17 +142,41 @@ class ConditionalFlow(nn.Module):
         """
         with torch.autocast(context.device.type, enabled=False):
             context = context.to(self.base.free.dtype)
-            couplings, phases = self._terms(context[:, None])
             z, log_prob = self.base.draw(context, n, generator)
-            for layer, term in couplings:
-                z, log_det = layer.transform(z, term)
-                log_prob = log_prob - log_det
-            if self.box is not None:
-                z, log_det = self.box(z)
-                log_prob = log_prob - log_det
+            z, log_det, phases = self._fused(z, context) if self._is_affine() else self._plain(z, context)
             if self.shift is not None and phases is not None:
                 z, _ = self.shift.transform(z, phases)
-            return z, log_prob
+            return z, log_prob - log_det
+
+    def _is_affine(self) -> bool:
+        """Whether all couplings are affine ones that read other coordinates, and may be run as one."""
+        own = all(type(layer) is AffineCoupling and layer.inner is not None for layer in self.layers)
+        return own and len(self.layers) > 0 and fused.usable()
+
+    def _plain(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Couplings and box of z (B, n, d), one by one: w, its log-determinant (B, n), and the shift's phases."""
+        couplings, phases = self._terms(context[:, None])
+        total = torch.zeros_like(z[..., 0])
+        for layer, term in couplings:
+            z, log_det = layer.transform(z, term)
+            total = total + log_det
+        if self.box is not None:
+            z, log_det = self.box(z)
+            total = total + log_det
+        return z, total, phases
+
+    def _fused(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same by `fused.AffineStack`."""
+        layers = cast("list[AffineCoupling]", list(self.layers))
+        weight, bias = context_weights(layers if self.shift is None else [*layers, self.shift])
+        terms = torch.addmm(bias[:, None], weight, context.t())
+        own = terms[: len(layers) * self.spec.width]
+        weights = [value for layer in layers for value in layer.stack_weights()]
+        plain = partial(stacked, self.box, [(layer.kept, layer.moved) for layer in layers])
+        stack = fused.Stack(plain, tuple(layer.halves for layer in layers), self.box is not None)
+        w, log_det = cast("tuple[Tensor, Tensor]", fused.AffineStack.apply(stack, z, own, *weights))
+        phases = None if self.shift is None else terms[len(own) :].t()[:, None]
+        return w, log_det, phases
 
     def log_prob(self, w: Tensor, context: Tensor) -> Tensor:
         """Exact log-densities of any w.
@@ -183,6 +209,21 @@ class ConditionalFlow(nn.Module):
                 z, log_det = layer.transform(z, term, inverse=True)
                 total = total + log_det
             return total + self.base.log_prob(z, context)
+
+
+def stacked(
+    box: TanhBox | None, sets: Sequence[tuple[Tensor, Tensor]], z: Tensor, terms: Tensor, *weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What `fused.AffineStack` computes, by the plain layers; its arguments but for the box itself."""
+    total = torch.zeros_like(z[..., 0])
+    for i, (part, term) in enumerate(zip(sets, terms.chunk(len(sets)), strict=True)):
+        inner, outer, bias = weights[3 * i : 3 * i + 3]
+        z, log_det = affine(z, term.t()[:, None], part, inner, outer, bias)
+        total = total + log_det
+    if box is not None:
+        z, log_det = box(z)
+        total = total + log_det
+    return z, total
 
 
 def _check_structure(flow: ConditionalFlow, state: dict[str, Any], prefix: str, *rest: Any) -> None:
