@@ -19,7 +19,7 @@ from benchmarks.common import data_root
 
 T = TypeVar("T")
 DONE = pathlib.Path("runs/benchmarks/fdiv_noisy/problems")
-IMAGES = 12_000
+IMAGES = {"cifar-10": 12_000, "mnist": 6_000, "fashion-mnist": 6_000}
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def draw(blobs: Blobs, seed: int) -> Problem:
 
 
 def images(name: str, noise: str, seed: int) -> Problem:
-    """12,000 images (the seed says which) with published or human noise, CIFAR-10's at 16x16."""
+    """Images (the seed says which) with published or human noise, CIFAR-10's at 16x16."""
     train, test = (sets.load(name, part) for part in ("train", "test"))
     root = data_root()
     assert root is not None
@@ -141,7 +141,7 @@ def images(name: str, noise: str, seed: int) -> Problem:
         labels = load_labels(root / f"noise-labels/fdiv/{folder}/{stem}_noise_{noise}.pt")
     elif noise != "clean":
         labels = load_labels(root / "noise-labels/cifar-10n/CIFAR-10_human.pt", noise)
-    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:IMAGES]
+    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: IMAGES[name]]
 
     def prepare(pixels: Tensor) -> Tensor:
         return avg_pool2d(pixels.float() / 255, 2).sub(0.47 if name == "cifar-10" else 0.2).div(0.25)

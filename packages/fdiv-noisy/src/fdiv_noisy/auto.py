@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from torch import Tensor, nn
 
 from fdiv_noisy.choice.candidates import candidates, well_conditioned
 from fdiv_noisy.choice.race import MakeOptimizer, Plan, run_race, warmup_steps
-from fdiv_noisy.choice.verdict import Verdict, decide, truth_is_likeliest
+from fdiv_noisy.choice.verdict import Verdict, decide, is_settled, truth_is_likeliest
 from fdiv_noisy.estimation import NoiseReport, estimate
 from fdiv_noisy.labels import class_prior
 from fdiv_noisy.schedules import WarmUp
@@ -62,7 +63,15 @@ def auto_loss(
     if not race:
         return choose_loss(report, prior, warmup=warmup), report
     same = {name: options[name] for name in ("make_model", "device", "seed") if name in options}
-    race_run = run_race(inputs, labels, num_classes, candidates(report, prior), plan=plan, **same)
+    race_run = run_race(
+        inputs,
+        labels,
+        num_classes,
+        candidates(report, prior),
+        plan=plan,
+        settled=functools.partial(is_settled, report=report),
+        **same,
+    )
     return answer(report, decide(race_run, report), prior, plan=plan, warmup=warmup)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,10 +78,12 @@ def run_race(
     device: torch.device | str | None = None,
     seed: int = 0,
     on_training: Callable[[], object] | None = None,
+    settled: Callable[[Race], bool] | None = None,
 ) -> Race:
     """Train a network with every loss, from the same start and on the same batches, on three quarters of the samples.
 
-    Small sets are split several times, so that about 6,000 guesses are made. The global random state stays.
+    Sets below 24,000 samples are split several times, so that up to about 6,000 guesses are made. The global random
+    state stays.
 
     Args:
         inputs: (N, ...), as `fdiv_noisy.estimation.cross_fit_probabilities` takes them.
@@ -93,6 +95,7 @@ def run_race(
         device: Where to train; by default where the inputs are.
         seed: Of splits, batches and networks.
         on_training: Called after each training.
+        settled: Asked after each split whether its guesses are enough.
     """
     if make_model is None:
         inputs = pooled(inputs)
@@ -113,6 +116,13 @@ def run_race(
                 guesses[name].append(predict(model, samples, held).argmax(1).cpu())
                 if on_training:
                     on_training()
+            race = _judged(labels, splits[: number + 1], guesses)
+            if settled and settled(race):
+                break
+    return race
+
+
+def _judged(labels: Tensor, splits: Sequence[Tensor], guesses: Mapping[str, list[Tensor]]) -> Race:
     judged = labels[torch.cat(list(splits)).to(labels.device)].cpu()
     return Race(judged, {name: torch.cat(found) for name, found in guesses.items()})
 

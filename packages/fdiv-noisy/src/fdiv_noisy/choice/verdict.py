@@ -11,6 +11,7 @@ pair-conditional loss, which rests on the pairs alone, is taken unless it does w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from fdiv_noisy.transition import coefficients
 CLEARLY = 1.0  # standard errors by which a loss must beat a simpler one
 VERY_CLEARLY = 3.0  # the same where the judgement rests on an estimated matrix
 NOT_WORSE = -2.0  # standard errors that the pair-conditional loss may be behind
+SETTLED = 1.5  # standard errors from what it needs at which a lead hardly changes with more labels
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,14 @@ class Verdict:
         why: One sentence.
         standings: All candidates.
         judged: Number of labels they were judged by.
+        closest: Standard errors by which the most doubtful comparison was decided.
     """
 
     name: str
     why: str
     standings: tuple[Standing, ...]
     judged: int
+    closest: float = math.inf
 
     def __str__(self) -> str:
         lines = [f"{'candidate':<18}{'noisy labels, %':>17}{'implied clean, %':>18}"]
@@ -69,22 +73,45 @@ def decide(race: Race, report: NoiseReport) -> Verdict:
     """The loss to train with."""
     right = {name: (guesses == race.labels).double() for name, guesses in race.guesses.items()}
     implied = _implied(race, report)
+    bar = Bar()
     best, why = PLAIN[0], "the plain choice, which none beats clearly"
     for name in PLAIN[1:]:
-        if _lead(right[name], right[best]) > CLEARLY:
+        if bar.cleared(right[name], right[best], CLEARLY):
             best, why = name, "it guesses noisy labels best among the losses that know nothing of the noise"
     likeliest = truth_is_likeliest(report)
     for name in race.guesses:
         if name in PLAIN:
             continue
-        if likeliest and _lead(right[name], right[best]) > CLEARLY:
+        if likeliest and bar.cleared(right[name], right[best], CLEARLY):
             best, why = name, "it guesses noisy labels best"
         needed = NOT_WORSE if name == "pair-conditional" else VERY_CLEARLY
-        if not likeliest and implied and _lead(implied[name], implied[best]) > needed:
+        if not likeliest and implied and bar.cleared(implied[name], implied[best], needed):
             best, why = name, "for labels of some classes seem to be wrong more often than right"
     means = _means(race, report)
     standings = tuple(Standing(name, float(values.mean()), means[name]) for name, values in right.items())
-    return Verdict(best, why, standings, len(race.labels))
+    return Verdict(best, why, standings, len(race.labels), bar.closest)
+
+
+def is_settled(race: Race, report: NoiseReport) -> bool:
+    """Whether more labels to judge by would hardly change the verdict."""
+    return decide(race, report).closest > SETTLED
+
+
+class Bar:
+    """Leads measured against what they need.
+
+    Attributes:
+        closest: Standard errors by which the most doubtful lead so far cleared or missed what it needed.
+    """
+
+    def __init__(self) -> None:
+        self.closest = math.inf
+
+    def cleared(self, one: Tensor, other: Tensor, needed: float) -> bool:
+        """Whether the mean of `one` (M,) leads that of `other` by `needed` standard errors, pair by pair."""
+        lead = _lead(one, other)
+        self.closest = min(self.closest, abs(lead - needed))
+        return lead > needed
 
 
 def truth_is_likeliest(report: NoiseReport) -> bool:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fdiv_noisy.auto import answer
 from fdiv_noisy.choice.candidates import candidates
 from fdiv_noisy.choice.race import Plan, run_race
-from fdiv_noisy.choice.verdict import Verdict, decide
+from fdiv_noisy.choice.verdict import Verdict, decide, is_settled
 from fdiv_noisy.cli.classifier import new_network
 from fdiv_noisy.cli.data import NoisySet
 from fdiv_noisy.cli.recipes import Optimizer, TrainConfig
@@ -195,6 +195,7 @@ def hold_race(
             device=None if runtime is None else runtime.device,
             seed=config.seed,
             on_training=bar.update,
+            settled=functools.partial(is_settled, report=report),
         )
     verdict = decide(race, report)
     return verdict if runtime is None else runtime.from_main(verdict)
