@@ -174,9 +174,8 @@ def main() -> None:
         return
     rows = [row(name, found) for name, found in results.items()]
     note = (
-        "clean test accuracy (%), means over seeds (two of drawn problems, one of images: 12,000 of CIFAR-10 at "
-        "16x16 for 10 epochs, 6,000 of the others at 14x14 for 8); regret: best of ce, gce and kl by the test set, less "
-        "auto"
+        "clean test accuracy (%), means over seeds: two of drawn problems, one of images (12,000 of CIFAR-10 at 16x16, "
+        "10 epochs; 6,000 of the others at 14x14, 8 epochs); regret: best of ce, gce and kl by the test set, less auto"
     )
     cells = [result for found in results.values() for result in found]
     parts = {

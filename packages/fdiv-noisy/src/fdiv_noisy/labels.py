@@ -16,6 +16,7 @@ from typing import NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
+AS_IT_IS = contextlib.nullcontext()
 P = ParamSpec("P")
 SMALLEST = 1e-30  # far below any sum of weights, far above the smallest float32: 0 / SMALLEST is 0
 PAIR_SHARE = 1e-6  # of the squared weight: what pairs of two different samples hold at least, above rounding
@@ -81,6 +82,8 @@ def flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: The shapes or types do not belong together, or there is one class only.
     """
+    if is_flat(logits, targets):
+        return logits, targets
     _check_shapes(logits, targets)
     soft = targets.is_floating_point()
     if logits.ndim == 1:
@@ -92,6 +95,17 @@ def flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     return logits, targets.to(logits.dtype if soft else torch.int64)
+
+
+def is_flat(logits: Tensor, targets: Tensor) -> bool:
+    """Whether logits (N, K) in single or double precision and class indices (N,) are as losses compute with them."""
+    return (
+        targets.dtype is torch.int64
+        and (logits.dtype is torch.float32 or logits.dtype is torch.float64)
+        and logits.ndim == 2
+        and logits.shape[1] > 1
+        and targets.shape == logits.shape[:1]
+    )
 
 
 def _check_shapes(logits: Tensor, targets: Tensor) -> None:
@@ -129,7 +143,7 @@ def are_plain(
         return False
     if ignore_index is None:
         return True
-    return ignore_index < 0 and targets.device.type == "cpu" and not torch.compiler.is_compiling()
+    return ignore_index < 0 and targets.is_cpu and not torch.compiler.is_compiling()
 
 
 def says_which_label(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
@@ -218,9 +232,9 @@ def pair_scale(weight: Tensor) -> Tensor:
 
 def reduce_plain(values: Tensor, reduction: str, shape: torch.Size) -> Tensor:
     """As `reduce`, for labels of weight one each."""
-    if reduction == "none":
-        return values.view(shape)
-    return values.sum() if reduction == "sum" else values.mean()
+    if reduction == "mean":
+        return values.mean()
+    return values.sum() if reduction == "sum" else values.view(shape)
 
 
 def full_precision(logits: Tensor) -> contextlib.AbstractContextManager[object]:
@@ -228,7 +242,7 @@ def full_precision(logits: Tensor) -> contextlib.AbstractContextManager[object]:
     device = logits.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()
+    return AS_IT_IS
 
 
 def check_options(reduction: str, label_smoothing: float, weight: Tensor | None, corrected: bool = False) -> None:

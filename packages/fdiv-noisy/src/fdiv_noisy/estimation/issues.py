@@ -36,6 +36,19 @@ class LabelIssues(NamedTuple):
         """(N,) int64, the samples by falling probability that their label is wrong."""
         return self.wrong.argsort(descending=True, stable=True)
 
+    def suspects(self, threshold: float = 0.5) -> Tensor:
+        """(N,) booleans: labels that are wrong with more than this probability, and have another suggestion.
+
+        Args:
+            threshold: In [0, 1].
+
+        Raises:
+            ValueError: It is not.
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        return self.wrong > threshold
+
 
 def label_issues(probs: Tensor, labels: Tensor, transition: Transition | None = None) -> LabelIssues:
     r"""The probability of each label to be wrong, $1 - P(Y = \tilde y \mid x, \tilde y)$.

@@ -77,20 +77,21 @@ def f_divergence_loss(
     d = divergences.get(divergence)
     shape = value_shape(logits)
     logits, targets = flatten(logits, targets)
-    weight, prior, correction = (None if x is None else x.to(logits) for x in (weight, prior, correction))
-    options = {
-        "weight": weight,
-        "ignore_index": ignore_index,
-        "label_smoothing": label_smoothing,
-        "coefficients": correction,
-    }
+    n = logits.shape[0]
     # on the CPU: no wait for the device
-    shift = torch.randint(1, max(len(logits), 2), (), generator=generator) if product == "shift" else None
-    plain = product != "external" and len(logits) > 1
+    shift = torch.randint(1, max(n, 2), (), generator=generator) if product == "shift" else None
+    prior = None if prior is None else prior.to(logits)
     with full_precision(logits):
-        if plain and are_plain(targets, ignore_index, weight, correction, label_smoothing):
+        if product != "external" and n > 1 and are_plain(targets, ignore_index, weight, correction, label_smoothing):
             with contextlib.suppress(RuntimeError, IndexError):  # of an ignored label; a wrong one is refused below
                 return reduce_plain(_plain(d, logits, targets, shift, prior, alpha), reduction, shape)
+        weight, correction = (None if x is None else x.to(logits) for x in (weight, correction))
+        options = {
+            "weight": weight,
+            "ignore_index": ignore_index,
+            "label_smoothing": label_smoothing,
+            "coefficients": correction,
+        }
         labels = make_labels(targets, logits, **options)
         if shift is not None:
             return reduce(_shift(d, logits, labels, shift, alpha), labels, reduction, shape)

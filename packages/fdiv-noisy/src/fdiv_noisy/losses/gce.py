@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fdiv_noisy.losses.label_linear import LabelLinearLoss
+from fdiv_noisy.losses.label_linear import OwnProbabilityLoss
 
 
-class GCELoss(LabelLinearLoss):
+class GCELoss(OwnProbabilityLoss):
     r"""Generalised cross-entropy $(1 - p_y^q) / q$ (Zhang and Sabuncu 2018): q -> 0 is CE, q = 1 half of MAE.
 
     Args:
@@ -23,4 +23,4 @@ class GCELoss(LabelLinearLoss):
 
     def class_values(self, log_p: Tensor) -> Tensor:
         """(N, K)."""
-        return -torch.expm1(self.q * log_p) / self.q
+        return torch.expm1(self.q * log_p) / -self.q

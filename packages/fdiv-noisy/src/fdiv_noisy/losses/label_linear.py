@@ -10,6 +10,7 @@ import contextlib
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fdiv_noisy.labels import (
     Labels,
@@ -23,6 +24,8 @@ from fdiv_noisy.labels import (
     says_which_label,
     value_shape,
 )
+
+NEVER = -(2**62)  # an ignored label that no batch has: one that is no class is refused, not skipped
 
 
 class LabelLinearLoss(nn.Module, ABC):
@@ -71,9 +74,9 @@ class LabelLinearLoss(nn.Module, ABC):
         """
         return self.class_values(log_p.gather(1, hard[:, None]))[:, 0]
 
-    def plain_values(self, log_p: Tensor, hard: Tensor) -> Tensor:
-        """The loss (N,) of each sample where every label has weight one."""
-        return self.label_values(log_p, hard)
+    def plain_values(self, logits: Tensor, hard: Tensor) -> Tensor:
+        """The loss (N,) of each sample, from its logits (N, K), where every label has weight one."""
+        return self.label_values(logits.log_softmax(1), hard)
 
     def sample_values(self, log_p: Tensor, labels: Labels) -> Tensor:
         """The weighted loss (N,) of each sample."""
@@ -87,12 +90,11 @@ class LabelLinearLoss(nn.Module, ABC):
         shape = value_shape(logits)
         logits, targets = flatten(logits, targets)
         with full_precision(logits):
-            log_p = logits.log_softmax(1)
             if are_plain(targets, self.ignore_index, self.weight, self.coefficients, self.label_smoothing):
                 with contextlib.suppress(RuntimeError, IndexError):
-                    return reduce_plain(self.plain_values(log_p, targets), self.reduction, shape)
+                    return reduce_plain(self.plain_values(logits, targets), self.reduction, shape)
             labels = self._labels(targets, logits)
-            return reduce(self.sample_values(log_p, labels), labels, self.reduction, shape)
+            return reduce(self.sample_values(logits.log_softmax(1), labels), labels, self.reduction, shape)
 
     def _labels(self, targets: Tensor, logits: Tensor) -> Labels:
         weight, coefficients = (None if x is None else x.to(logits) for x in (self.weight, self.coefficients))
@@ -104,3 +106,11 @@ class LabelLinearLoss(nn.Module, ABC):
             label_smoothing=self.label_smoothing,
             coefficients=coefficients,
         )
+
+
+class OwnProbabilityLoss(LabelLinearLoss):
+    """A loss whose value of a class depends on that class's probability alone: `class_values` is elementwise."""
+
+    def plain_values(self, logits: Tensor, hard: Tensor) -> Tensor:
+        """(N,)."""
+        return self.class_values(-cross_entropy(logits, hard, reduction="none", ignore_index=NEVER))

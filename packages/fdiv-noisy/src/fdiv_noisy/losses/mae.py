@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fdiv_noisy.losses.label_linear import LabelLinearLoss
+from fdiv_noisy.losses.label_linear import OwnProbabilityLoss
 
 
-class MAELoss(LabelLinearLoss):
+class MAELoss(OwnProbabilityLoss):
     r"""Mean absolute error $\lVert e_y - p \rVert_1 = 2 - 2 p_y$ (Ghosh et al. 2017)."""
 
     def class_values(self, log_p: Tensor) -> Tensor:

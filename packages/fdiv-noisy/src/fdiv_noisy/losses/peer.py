@@ -32,8 +32,9 @@ class PeerLoss(LabelLinearLoss):
         """(N, K)."""
         return -(log_p.exp() + self.eps).log()
 
-    def plain_values(self, log_p: Tensor, hard: Tensor) -> Tensor:
+    def plain_values(self, logits: Tensor, hard: Tensor) -> Tensor:
         """(N,)."""
+        log_p = logits.log_softmax(1)
         if len(hard) < 2:
             return self.label_values(log_p, hard)
         labels = torch.stack([hard, rolled(hard, self._shift(len(hard)))], 1)

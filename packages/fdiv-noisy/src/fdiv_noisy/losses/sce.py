@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fdiv_noisy.losses.label_linear import LabelLinearLoss
+from fdiv_noisy.losses.label_linear import OwnProbabilityLoss
 
 
-class SCELoss(LabelLinearLoss):
+class SCELoss(OwnProbabilityLoss):
     r"""Symmetric cross-entropy $\alpha CE + \beta RCE$ (Wang et al. 2019).
 
     Args:
