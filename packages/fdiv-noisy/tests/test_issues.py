@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import pathlib
 
+import numpy
 import pytest
 import torch
 from fdiv_noisy import Sparse, Uniform, label_issues
@@ -89,7 +90,9 @@ def test_wrong_shapes_are_refused() -> None:
         label_issues(probs, labels[:3])
 
 
-def test_command_finds_wrong_labels_of_a_folder(tmp_path: pathlib.Path, capsys) -> None:
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> tuple[list[str], set[str]]:
+    """The command on 120 images of two classes with probabilities of its own, and the files whose label is wrong."""
     generator = torch.Generator().manual_seed(0)
     wrong = set()
     for i in range(120):
@@ -101,11 +104,18 @@ def test_command_finds_wrong_labels_of_a_folder(tmp_path: pathlib.Path, capsys) 
         Image.fromarray(pixels.byte().numpy()).save(path)
         if given != kind:
             wrong.add(str(path))
-    probs = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
     files = [*sorted((tmp_path / "data/train/a").iterdir()), *sorted((tmp_path / "data/train/b").iterdir())]
-    torch.save(probs[[int(file.stem) % 2 for file in files]], tmp_path / "p.pt")
+    sure = 0.75 + 0.1 * torch.rand(len(files), generator=generator)
+    kinds = torch.tensor([int(file.stem) % 2 for file in files])
+    second = torch.where(kinds == 1, sure, 1 - sure)
+    torch.save(torch.stack([1 - second, second], 1), tmp_path / "p.pt")
     command = ["issues", "--data", f"folder:{tmp_path / 'data'}", "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert main([*command, "--probs", str(tmp_path / "p.pt")]) == 0
+    return [*command, "--probs", str(tmp_path / "p.pt")], wrong
+
+
+def test_command_finds_wrong_labels_of_a_folder(folder, tmp_path: pathlib.Path, capsys) -> None:
+    command, wrong = folder
+    assert main(command) == 0
     with open(tmp_path / "out" / "issues.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["sample"] for row in rows[: len(wrong)]} == wrong
@@ -113,12 +123,55 @@ def test_command_finds_wrong_labels_of_a_folder(tmp_path: pathlib.Path, capsys) 
     assert (tmp_path / "out" / "issues.png").read_bytes().startswith(b"\x89PNG")
     torch.save(torch.rand(3, 2), tmp_path / "bad.pt")
     capsys.readouterr()
-    assert main([*command, "--probs", str(tmp_path / "bad.pt")]) == 2
+    assert main([*command[:-1], str(tmp_path / "bad.pt")]) == 2
     assert "has shape (3, 2), the data needs (120, 2)" in capsys.readouterr().err
 
 
-def test_command_trains_its_own_networks(tmp_path: pathlib.Path, capsys) -> None:
+def test_tables_of_a_cleaned_folder(folder, tmp_path: pathlib.Path, capsys) -> None:
+    command, wrong = folder
+    tables = ["--relabel", str(tmp_path / "mended.csv"), "--drop", str(tmp_path / "less/kept.csv")]
+    assert main([*command, *tables]) == 0
+    said = capsys.readouterr().out
+    assert f"{len(wrong)} of 120 labels replaced" in said
+    assert f"{len(wrong)} of 120 samples left out" in said
+    with open(tmp_path / "mended.csv", newline="") as file:
+        mended = {row["file"]: row["label"] for row in csv.DictReader(file)}
+    assert len(mended) == 120
+    assert all(label == "ab"[int(pathlib.Path(path).stem) % 2] for path, label in mended.items())
+    with open(tmp_path / "less/kept.csv", newline="") as file:
+        kept = {row["file"]: row["label"] for row in csv.DictReader(file)}
+    assert set(kept) == set(mended) - wrong
+    assert all(pathlib.Path(path).parent.name == label for path, label in kept.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--relabel", "a.txt"], "expected a file .csv, .npz, .pt"),
+        (["--drop", "a.pt"], "a file of labels has one for every sample"),
+        (["--drop", "a.csv"], "digits has none: write .npz"),
+        (["--threshold", "1.5"], "between 0 and 1, got 1.5"),
+    ],
+)
+def test_cleaned_files_that_cannot_be_written_are_refused_at_once(options: list[str], why: str, capsys) -> None:
+    assert main(["issues", "--data", "digits", "--device", "cpu", *options]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_command_trains_its_own_networks_and_its_files_can_be_trained_on(tmp_path: pathlib.Path, capsys) -> None:
     command = ["issues", "--data", "digits", "--noise", "sparse-high", "--out", str(tmp_path), "--device", "cpu"]
-    assert main([*command, "--no-progress"]) == 0
+    files = {name: str(tmp_path / name) for name in ("mended.npz", "mended.pt", "kept.npz")}
+    written = ["--relabel", files["mended.npz"], "--drop", files["kept.npz"]]
+    assert main([*command, "--no-progress", *written]) == 0
     assert "labels to look at first" in capsys.readouterr().out
-    assert len((tmp_path / "issues.csv").read_text().splitlines()) == 1443
+    with open(tmp_path / "issues.csv", newline="") as file:
+        rows = {int(row["sample"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 1442
+    suspects = {number for number, row in rows.items() if float(row["wrong"]) > 0.5}
+    mended, kept = numpy.load(files["mended.npz"]), numpy.load(files["kept.npz"])
+    expected = [int(row["suggested" if number in suspects else "label"]) for number, row in sorted(rows.items())]
+    assert mended["y_train"].tolist() == expected
+    assert len(kept["y_train"]) == 1442 - len(suspects)
+    assert len(kept["x_test"]) == len(mended["x_test"]) == 355
+    train = ["train", "--preset", "smoke", "--loss", "ce", "--noise", "none", "--device", "cpu"]
+    assert main([*train, "--data", f"npz:{files['kept.npz']}", "--out", str(tmp_path / "run")]) == 0

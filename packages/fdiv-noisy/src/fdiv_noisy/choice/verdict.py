@@ -5,8 +5,11 @@ label (Chen et al. 2021). So it chooses, and a loss that is no clear winner over
 
 Where the report finds classes whose labels are wrong more often than right, that accuracy misleads. Overlap of classes
 cannot look like this: the most typical samples of a class would still have its label. There a corrected loss is judged
-by the accuracy that the report implies, $E[C_{\tilde y \hat y}]$ with the bias correction C of the noise; the
-pair-conditional loss, which rests on the pairs alone, is taken unless it does worse by that measure.
+by the accuracy that the report implies, $E[C_{\tilde y \hat y}]$ with the bias correction C of the noise. The
+pair-conditional loss is judged by what needs the pairs alone: a guess in the label's pair counts by how much more often
+than by chance it is the label, $1[\hat y = \tilde y] - P(\hat y \mid \text{pair})$, whose mean is the total
+variation inside the pairs; a classifier that calls both classes of a pair by the likelier label has none. It must not
+be worse at telling pairs apart, whose labels are right.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from fdiv_noisy.transition import coefficients
 
 CLEARLY = 1.0  # standard errors by which a loss must beat a simpler one
 VERY_CLEARLY = 3.0  # the same where the judgement rests on an estimated matrix
-NOT_WORSE = -2.0  # standard errors that the pair-conditional loss may be behind
+AHEAD = 0.25  # the same for the pair-conditional loss, which gains much where it is right and loses little else
+NOT_WORSE = -3.0  # standard errors that it may be behind in telling pairs apart
 SETTLED = 1.5  # standard errors from what it needs at which a lead hardly changes with more labels
 
 
@@ -72,24 +76,32 @@ class Verdict:
 def decide(race: Race, report: NoiseReport) -> Verdict:
     """The loss to train with."""
     right = {name: (guesses == race.labels).double() for name, guesses in race.guesses.items()}
-    implied = _implied(race, report)
-    bar = Bar()
+    bar, likeliest = Bar(), truth_is_likeliest(report)
+    measure = right if likeliest or not len(report.pairs) else _within_pairs(race, report)
     best, why = PLAIN[0], "the plain choice, which none beats clearly"
     for name in PLAIN[1:]:
-        if bar.cleared(right[name], right[best], CLEARLY):
+        if bar.cleared(measure[name], measure[best], CLEARLY):
             best, why = name, "it guesses noisy labels best among the losses that know nothing of the noise"
-    likeliest = truth_is_likeliest(report)
     for name in race.guesses:
         if name in PLAIN:
             continue
         if likeliest and bar.cleared(right[name], right[best], CLEARLY):
             best, why = name, "it guesses noisy labels best"
-        needed = NOT_WORSE if name == "pair-conditional" else VERY_CLEARLY
-        if not likeliest and implied and bar.cleared(implied[name], implied[best], needed):
+        if not likeliest and _corrects(name, best, bar, race, report):
             best, why = name, "for labels of some classes seem to be wrong more often than right"
     means = _means(race, report)
     standings = tuple(Standing(name, float(values.mean()), means[name]) for name, values in right.items())
     return Verdict(best, why, standings, len(race.labels), bar.closest)
+
+
+def _corrects(name: str, best: str, bar: Bar, race: Race, report: NoiseReport) -> bool:
+    """Whether a loss made for this noise beats `best` where labels of some classes are wrong more often than right."""
+    if name == "pair-conditional":
+        within, pairs = _within_pairs(race, report), _pair_found(race, report)
+        ahead = bar.cleared(within[name], within[best], AHEAD)
+        return ahead and bar.cleared(pairs[name], pairs[best], NOT_WORSE)
+    implied = _implied(race, report)
+    return implied is not None and bar.cleared(implied[name], implied[best], VERY_CLEARLY)
 
 
 def is_settled(race: Race, report: NoiseReport) -> bool:
@@ -127,6 +139,35 @@ def _implied(race: Race, report: NoiseReport) -> dict[str, Tensor] | None:
         return None
     worth = coefficients(report.transition).double().cpu()
     return {name: worth[race.labels, guesses] for name, guesses in race.guesses.items()}
+
+
+def _within_pairs(race: Race, report: NoiseReport) -> dict[str, Tensor]:
+    """By candidate, (M,): 0 for a guess outside the label's pair, else whether it is the label, less its share there.
+
+    A class without a pair is the label or is not.
+    """
+    partner = _partners(report)
+    counts = torch.bincount(race.labels, minlength=len(partner)).double()
+    share = counts / (counts + counts[partner]).clamp_min(1)
+    share[partner == torch.arange(len(partner))] = 0
+    found = _pair_found(race, report)
+    return {
+        name: ((guesses == race.labels).double() - share[guesses]) * found[name]
+        for name, guesses in race.guesses.items()
+    }
+
+
+def _pair_found(race: Race, report: NoiseReport) -> dict[str, Tensor]:
+    """By candidate, (M,): 1 where the guess is the label or its partner."""
+    others = _partners(report)[race.labels]
+    return {name: ((found == race.labels) | (found == others)).double() for name, found in race.guesses.items()}
+
+
+def _partners(report: NoiseReport) -> Tensor:
+    """(K,) the other class of each class's pair; a class without one is its own."""
+    partner, pairs = torch.arange(len(report.matrix())), report.pairs.cpu()
+    partner[pairs] = pairs.flip(1)
+    return partner
 
 
 def _means(race: Race, report: NoiseReport) -> dict[str, float | None]:

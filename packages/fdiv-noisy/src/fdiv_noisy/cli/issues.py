@@ -13,6 +13,7 @@ from robustvision_core.run import plots
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
+from fdiv_noisy.cli.cleaned import check_formats, write_cleaned
 from fdiv_noisy.cli.criteria import posteriors
 from fdiv_noisy.cli.data import clean_images, noisy_labels
 from fdiv_noisy.cli.options import IssuesConfig
@@ -24,6 +25,7 @@ SHOWN = 40
 
 def find_issues(config: IssuesConfig) -> None:
     """Write `issues.csv`, the likeliest wrong label first, and a sheet of the worst."""
+    check_formats(config)
     train_config = config.train_config(seed=config.seed, network=config.network, progress=config.progress)
     with Runtime.session(config.device, seed=config.seed) as runtime:
         clean = clean_images(train_config, "train")
@@ -36,10 +38,13 @@ def find_issues(config: IssuesConfig) -> None:
         raise UserError(f"the labels of {config.data} cannot be judged: {error}") from error
     folder = pathlib.Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / "issues.csv", found, samples, sample_names(config, samples))
+    names = sample_names(config, samples)
+    write_table(folder / "issues.csv", found, samples, names)
     draw(folder / "issues.png", found, samples)
     expected = float(found.wrong.sum())
     sys.stdout.write(f"{report}\nabout {expected:.0f} labels to look at first: {folder / 'issues.csv'}\n")
+    for sentence in write_cleaned(config, found, samples, names):
+        sys.stdout.write(f"{sentence}\n")
 
 
 def read_probs(path: str, samples: ImageSet) -> Tensor:
@@ -74,7 +79,7 @@ def write_table(path: pathlib.Path, found: LabelIssues, samples: ImageSet, names
         table.writerow(["sample", "label", "suggested", "wrong"])
         for row in found.order().tolist():
             label, suggested = (samples.classes[int(part[row])] for part in (samples.labels, found.suggested))
-            table.writerow([names[row], label, suggested, f"{float(found.wrong[row]):.4f}"])
+            table.writerow([names[row], label, suggested, f"{float(found.wrong[row]):.6f}"])
 
 
 def draw(path: pathlib.Path, found: LabelIssues, samples: ImageSet) -> None:

@@ -88,6 +88,13 @@ class IssuesConfig(DataConfig):
     """auto, cpu, cuda or mps."""
     out: str = "issues"
     """Folder for issues.csv and issues.png."""
+    relabel: str = ""
+    """Write the training set with its suspected labels replaced by the suggestions here: .npz (images and labels, which
+    train takes as npz:FILE), .pt (labels only, for --noise file:FILE) or, of a folder, .csv."""
+    drop: str = ""
+    """Write the training set without the suspected samples here: .npz or, of a folder, .csv."""
+    threshold: float = 0.5
+    """A label is suspected where its probability to be wrong is above this."""
     progress: bool = True
     """Show a bar on a terminal."""
 

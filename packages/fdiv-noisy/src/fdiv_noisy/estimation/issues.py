@@ -37,7 +37,7 @@ class LabelIssues(NamedTuple):
         return self.wrong.argsort(descending=True, stable=True)
 
     def suspects(self, threshold: float = 0.5) -> Tensor:
-        """(N,) booleans: labels that are wrong with more than this probability, and have another suggestion.
+        """(N,) booleans: labels that are wrong with more than this probability.
 
         Args:
             threshold: In [0, 1].
