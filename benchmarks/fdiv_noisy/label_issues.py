@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
 from fdiv_noisy import label_issues
 from fdiv_noisy.estimation import select_structure
 from sklearn.metrics import average_precision_score
@@ -43,11 +42,17 @@ TRAINED = ("uniform .4", "sparse .7/.2", "cyclic .3", "r0_2", "r0_4", "worse_lab
 RIVALS = ("self_confidence", "normalized_margin")
 
 
+def cleanlab(room: str) -> Any:
+    """A module of cleanlab, which the group `bench` of dependencies brings."""
+    return importlib.import_module(f"cleanlab.{room}")
+
+
 def rankings(probs: Tensor, problem: Problem) -> dict[str, np.ndarray[Any, Any]]:
     """How wrong each label looks, (N,) by method, the larger the worse."""
     labels, beliefs = problem.noisy.numpy(), probs.double().numpy()
     beliefs = beliefs / beliefs.sum(1, keepdims=True)
-    scores = {name: 1 - get_label_quality_scores(labels, beliefs, method=name) for name in RIVALS}
+    quality = cleanlab("rank").get_label_quality_scores
+    scores = {name: 1 - quality(labels, beliefs, method=name) for name in RIVALS}
     return {"ours": label_issues(probs, problem.noisy).wrong.numpy(), **scores}
 
 
@@ -55,7 +60,7 @@ def found_sets(probs: Tensor, problem: Problem) -> dict[str, np.ndarray[Any, Any
     """The labels that each library calls wrong, (N,) booleans."""
     beliefs = probs.double().numpy()
     beliefs = beliefs / beliefs.sum(1, keepdims=True)
-    theirs = np.asarray(find_label_issues(problem.noisy.numpy(), beliefs))
+    theirs = np.asarray(cleanlab("filter").find_label_issues(problem.noisy.numpy(), beliefs))
     return {"ours": label_issues(probs, problem.noisy).suspects().numpy(), "cleanlab": theirs}
 
 

@@ -15,7 +15,7 @@ from fdiv_noisy import (
 from fdiv_noisy.auto import choose_loss
 from fdiv_noisy.choice.candidates import candidates
 from fdiv_noisy.choice.race import Plan, Race, run_race, warmup_steps
-from fdiv_noisy.choice.verdict import decide
+from fdiv_noisy.choice.verdict import decide, is_settled
 from fdiv_noisy.estimation import select_structure
 from fdiv_noisy.estimation.blocks import completed
 from fdiv_noisy.estimation.structure import information_warnings, rate_interval
@@ -119,6 +119,41 @@ def test_the_race_is_repeatable_and_leaves_the_random_state() -> None:
     assert len(first.labels) == 200
     for name in losses:
         assert torch.equal(first.guesses[name], second.guesses[name])
+
+
+def test_a_settled_race_is_not_run_on() -> None:
+    inputs, labels, _ = blobs(200)
+    losses = candidates(report("clean", torch.eye(10)), class_prior(labels, 10))
+    asked: list[int] = []
+
+    def settled(found: Race) -> bool:
+        asked.append(len(found.labels))
+        return len(asked) == 2
+
+    plan = Plan(steps=12, batch_size=32)
+    part = run_race(inputs, labels, 10, losses, plan=plan, seed=3, settled=settled)
+    whole = run_race(inputs, labels, 10, losses, plan=plan, seed=3)
+    assert asked == [50, 100]
+    assert torch.equal(part.labels, whole.labels[:100])
+    assert torch.equal(part.guesses["kl"], whole.guesses["kl"][:100])
+
+
+def test_a_race_is_settled_far_from_what_a_lead_needs() -> None:
+    clean = report("clean", torch.eye(4))
+    assert is_settled(race(ce=0.6, gce=0.5, kl=0.4), clean)
+    assert is_settled(race(ce=0.4, gce=0.6, kl=0.4), clean)
+    assert not is_settled(race(ce=0.6, gce=0.601, kl=0.4), clean)
+
+
+def test_a_pair_loss_that_gives_pairs_away_is_not_taken() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randint(4, (4000,), generator=generator)
+    labels = corrupt(clean, PAIRS, generator=generator)
+    guesses = dict.fromkeys(("ce", "gce", "kl"), PAIRS.matrix().argmax(1)[clean])
+    lost = torch.where(torch.arange(4000) % 5 == 0, (clean + 2) % 4, clean)  # the other pair
+    found = report("sparse", PAIRS, PAIRS.pairs)
+    assert decide(Race(labels, guesses | {"pair-conditional": clean}), found).name == "pair-conditional"
+    assert decide(Race(labels, guesses | {"pair-conditional": lost}), found).name == "ce"
 
 
 def test_plans() -> None:
