@@ -77,7 +77,7 @@ def choose(name: str, problem: Problem, seed: int, epochs: int) -> tuple[nn.Modu
     report = estimate(problem.inputs, problem.noisy, k, refine=False, probs=probs)
     losses = candidates(report, prior)
     plan = Plan(epochs * -(-n // BATCH), BATCH, SGD if pictures else None)
-    network = {"make_model": make_network(problem)} if pictures else {}
+    network: dict[str, Any] = {"make_model": make_network(problem)} if pictures else {}
     settled = functools.partial(is_settled, report=report)
 
     def guesses() -> dict[str, Any]:

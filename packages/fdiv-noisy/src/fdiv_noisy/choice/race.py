@@ -116,14 +116,15 @@ def run_race(
                 guesses[name].append(predict(model, samples, held).argmax(1).cpu())
                 if on_training:
                     on_training()
-            race = _judged(labels, splits[: number + 1], guesses)
-            if settled and settled(race):
+            if settled and settled(_judged(labels, splits, guesses)):
                 break
-    return race
+    return _judged(labels, splits, guesses)
 
 
 def _judged(labels: Tensor, splits: Sequence[Tensor], guesses: Mapping[str, list[Tensor]]) -> Race:
-    judged = labels[torch.cat(list(splits)).to(labels.device)].cpu()
+    """The guesses so far, for the first of the splits."""
+    done = len(next(iter(guesses.values())))
+    judged = labels[torch.cat(list(splits[:done])).to(labels.device)].cpu()
     return Race(judged, {name: torch.cat(found) for name, found in guesses.items()})
 
 

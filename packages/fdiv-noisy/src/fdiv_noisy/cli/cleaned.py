@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,8 @@ def _write_arrays(config: IssuesConfig, path: pathlib.Path, samples: ImageSet) -
     except DataError:
         how = "it has no test images, which train asks for"
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, classes=np.array(samples.classes), **{key: value.cpu().numpy() for key, value in arrays.items()})
+        plain: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}
+        np.savez(file, classes=np.array(samples.classes), **plain)
     return how
 
 
