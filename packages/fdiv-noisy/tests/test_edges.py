@@ -278,6 +278,13 @@ def test_forward_correction_in_log_space(noise: Tensor | Sparse, size: float) ->
     torch.testing.assert_close(loss(logits, soft)[close], expected[close])
 
 
+def test_forward_correction_of_soft_labels_is_finite_where_a_probability_underflows() -> None:
+    logits = torch.tensor([[0.0, 2000.0]], dtype=torch.float64, requires_grad=True)
+    loss = ForwardCorrection(torch.eye(2, dtype=torch.float64))(logits, torch.tensor([[0.5, 0.5]], dtype=torch.float64))
+    assert 300 < float(loss.detach()) < 400
+    assert torch.autograd.grad(loss, logits)[0].isfinite().all()
+
+
 def test_forward_correction_follows_a_loaded_matrix() -> None:
     loss, other = ForwardCorrection(NOISE), ForwardCorrection(torch.eye(K, dtype=torch.float64))
     other.load_state_dict(loss.state_dict())

@@ -68,7 +68,7 @@ def wright_omega(z: Tensor) -> Tensor:
     Newton's method from the left of the root of a concave increasing function never leaves its side; two of its steps
     carry the gradient, which makes first and second derivatives exact at the root. For z in about [-80, 1e6].
     """
-    w = torch.sigmoid(z).detach().clamp_min(torch.finfo(z.dtype).tiny)
+    w = torch.sigmoid(z).detach()
     for _ in range(8):
         w = _newton_step(w, z.detach())
     return _newton_step(_newton_step(w, z), z)
