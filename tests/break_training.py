@@ -3,29 +3,47 @@
     python tests/break_training.py [PACKAGE ...] [--kills 10] [--seed 0]
 
 For each package: training is killed at random moments and resumed until it ends, and gives the weights of a run that
-was left alone, bit for bit; files that may no longer grow in the middle of a run end it with one line and leave the
-last checkpoint whole; a damaged checkpoint is refused in one line by `train --resume` and by `evaluate`.
+was left alone, bit for bit; a disk that fills up in the middle of an epoch ends it with one line and leaves the last
+checkpoint whole (where no disk can be mounted, a limit on the size of files takes its place); a damaged checkpoint is
+refused in one line by `train --resume` and by `evaluate`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import pathlib
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from robustvision_core.run import load_checkpoint
 
 PACKAGES = ["fdiv-noisy", "rml-meta", "pseudolabel-da", "flowaug", "diffpnp-pose"]
-TRAIN = ["train", "--preset", "smoke", "--no-progress", "--device", "cpu"]
+EPOCHS = {"fdiv-noisy": 30, "rml-meta": 14, "pseudolabel-da": 14, "flowaug": 20, "diffpnp-pose": 16}
+"""So many that ten kills fall in different ones."""
+
+
+def train(package: str, epochs: int = 0) -> list[str]:
+    """Arguments of a training that is over in some ten seconds, or of a longer one."""
+    return [
+        "train",
+        "--preset",
+        "smoke",
+        "--no-progress",
+        "--device",
+        "cpu",
+        "--epochs",
+        f"{epochs or EPOCHS[package]}",
+    ]
 
 
 def start(package: str, arguments: Sequence[str]) -> subprocess.Popen[str]:
@@ -78,46 +96,94 @@ def same(left: Any, right: Any) -> bool:
     return left == right
 
 
-def kill_and_resume(package: str, top: pathlib.Path, kills: int, draw: random.Random) -> None:
-    """Kill at random moments; the end must be that of the run that was left alone."""
-    whole, cut = top / "whole", top / "cut"
+def wait_for(path: pathlib.Path, process: subprocess.Popen[str]) -> None:
+    """Until the file is there or the process has ended."""
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
+def train_whole(package: str, folder: pathlib.Path) -> float:
+    """A run that is left alone; the seconds of an epoch."""
+    process = start(package, [*train(package), "--out", str(folder)])
+    wait_for(folder / "metrics.jsonl", process)
     began = time.monotonic()
-    status, errors = finish(start(package, [*TRAIN, "--out", str(whole)]))
-    took = time.monotonic() - began
+    status, errors = finish(process)
     must(status == 0, f"{package}: training ended with {status}: {errors[-2000:]}")
-    kept, moments = (0, 0), []
-    for _ in range(kills):
+    return (time.monotonic() - began) / EPOCHS[package]
+
+
+def kill_at(process: subprocess.Popen[str], metrics: pathlib.Path, epoch: int, seconds: float) -> None:
+    """Let the run log so many epochs and go on for some seconds, then kill it."""
+    while process.poll() is None and epochs_logged(metrics) < epoch:
+        time.sleep(0.005)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=seconds)
+    process.kill()
+    process.communicate()
+
+
+def epochs_logged(metrics: pathlib.Path) -> int:
+    """Lines of `metrics.jsonl`."""
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+
+def kill_and_resume(package: str, top: pathlib.Path, kills: int, draw: random.Random) -> None:
+    """Kill at random moments of training; the end must be that of the run that was left alone."""
+    whole, cut = top / "whole", top / "cut"
+    took, kept, moments = train_whole(package, whole), (0, 0), []
+    for epoch in sorted(draw.sample(range(EPOCHS[package] - 1), kills)):
         resume = ["--resume"] if (cut / "config.json").exists() else []
-        process = start(package, [*TRAIN, "--out", str(cut), *resume])
-        moment = draw.uniform(0.2, 1) * took
-        try:
-            process.communicate(timeout=moment)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        process = start(package, [*train(package), "--out", str(cut), *resume])
+        kill_at(process, cut / "metrics.jsonl", epoch, draw.uniform(0, 1) * took)
         now = epochs_kept(cut)
         must(now >= kept, f"{package}: had {kept} epochs and batches, after the kill {now}")
         kept = now
-        moments.append(f"{moment:.1f} s: {kept[0]}")
-    status, errors = finish(start(package, [*TRAIN, "--out", str(cut), "--resume"]))
+        moments.append(str(kept[0]))
+    status, errors = finish(start(package, [*train(package), "--out", str(cut), "--resume"]))
     must(status == 0, f"{package}: resuming ended with {status}: {errors[-2000:]}")
     left, right = (load_checkpoint(folder / "checkpoint.pt")["step"] for folder in (whole, cut))
     must(left.keys() == right.keys(), f"{package}: another state")
     must(same(left, right), f"{package}: other weights after {kills} kills")
-    sys.stdout.write(f"  {kills} kills (moment: epochs kept: {', '.join(moments)}), then the same weights\n")
+    sys.stdout.write(
+        f"  {kills} kills in {EPOCHS[package]} epochs, kept then: {', '.join(moments)}; the same weights\n"
+    )
 
 
 def no_more_space(package: str, top: pathlib.Path) -> None:
-    """Once there is a checkpoint, files may no longer grow."""
-    folder = top / "full"
-    process = start(package, [*TRAIN, "--epochs", "400", "--out", str(folder)])
-    while not (folder / "checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.02)
-    must(process.poll() is None, f"{package}: ended before its first checkpoint")
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2000, 2000))
-    status, errors = finish(process)
-    one_line(package, status, errors, str(folder))
-    must(epochs_kept(folder)[0] >= 1, f"{package}: the checkpoint is lost")
+    """Once there is a checkpoint, the disk fills up in the middle of an epoch."""
+    with small_disk(top) as disk:
+        folder = disk / "full"
+        process = start(package, [*train(package, 4000), "--out", str(folder)])
+        wait_for(folder / "checkpoint.pt", process)
+        must(process.poll() is None, f"{package}: ended before its first checkpoint")
+        fill(disk, process.pid)
+        status, errors = finish(process)
+        one_line(package, status, errors, str(folder))
+        must(epochs_kept(folder)[0] >= 1, f"{package}: the checkpoint is lost")
+
+
+@contextlib.contextmanager
+def small_disk(top: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A disk of 64 MiB in memory where the system lets us mount one, else a folder."""
+    disk = top / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    mounted = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        yield disk
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: pathlib.Path, process: int) -> None:
+    """Take what is left of the disk; where it is not a disk of its own, forbid the process to write larger files."""
+    if not disk.is_mount():
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (2000, 2000))
+        return
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"0" * 4096)
 
 
 def damage(package: str, top: pathlib.Path) -> None:
@@ -128,7 +194,7 @@ def damage(package: str, top: pathlib.Path) -> None:
         raw[place] ^= 0x10
     path.write_bytes(raw)
     for arguments in (
-        [*TRAIN, "--resume", "--out", str(top / "whole")],
+        [*train(package), "--resume", "--out", str(top / "whole")],
         ["evaluate", "--run", str(top / "whole"), "--which", "checkpoint", "--device", "cpu"],
     ):
         one_line(package, *finish(start(package, arguments)), str(path))
