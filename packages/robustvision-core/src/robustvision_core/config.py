@@ -20,7 +20,11 @@ from robustvision_core.errors import CheckpointError, UserError, unknown_name
 C = TypeVar("C")
 
 # fields that say where and how a run runs, not what it computes: a resumed run may change them
-RUN_FIELDS = frozenset({"preset", "out", "resume", "device", "devices", "data_root", "download", "progress"})
+RUN_FIELDS = frozenset(
+    {"preset", "out", "resume", "device", "devices", "data_root", "download", "progress", "tensorboard"}
+)
+    {"preset", "out", "resume", "device", "devices", "data_root", "download", "progress", "tensorboard"}
+)
 
 
 @functools.cache

@@ -24,6 +24,10 @@ class DataError(UserError):
     """A data set is missing, truncated or holds what it must not."""
 
 
+class MissingSplitError(DataError):
+    """A data set is there, but not the split that was asked for."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is truncated, unreadable or belongs to another configuration."""
 

@@ -31,6 +31,11 @@ COMMANDS = {
         ".options:CalibrateConfig",
     ),
     "render": ("draw a drone at a pose", ".render:render", ".options:RenderConfig"),
+    "compare": (
+        "put finished runs side by side",
+        "robustvision_core.run.comparing:compare",
+        "robustvision_core.run.comparison:CompareOptions",
+    ),
 }
 
 

@@ -46,6 +46,11 @@ COMMANDS = {
         ".noise:estimate_noise",
         ".options:EstimateConfig",
     ),
+    "compare": (
+        "put finished runs side by side",
+        "robustvision_core.run.comparing:compare",
+        "robustvision_core.run.comparison:CompareOptions",
+    ),
 }
 
 

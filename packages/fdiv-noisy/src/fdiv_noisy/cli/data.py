@@ -25,7 +25,6 @@ PUBLISHED = {
     "cifar-100": ("CIFAR-100", "CIFAR100"),
 }
 CIFAR100_LEVELS = {"r0_3": "random-low", "r0_4": "random-high"}  # its other files were drawn at random
-BY_CLASS = ("folder", "npz")  # sets that may be sorted by class, where the first samples are of the first classes
 
 
 Images = ImageSet | ImageFiles
@@ -77,7 +76,7 @@ def load(config: TrainConfig) -> NoisySet:
     """
     if config.stream:
         return _stream(config)
-    whole, test = (clean_images(config, part) for part in ("train", "test"))
+    whole, test = data.train_and_test(lambda part: clean_images(config, part))
     noisy = whole.with_labels(noisy_labels(config, whole))
     held = config.val_size
     size = config.train_size or len(whole) - held
@@ -87,27 +86,27 @@ def load(config: TrainConfig) -> NoisySet:
             "do not fit"
         )
     rows = torch.arange(len(whole))
-    if config.data.partition(":")[0] in BY_CLASS:  # by the set's own labels, so that every noise has the same split
+    if ":" in config.data:  # it may be sorted by class; by its own labels, so that every noise has the same split
         own, other = (part.ids for part in data.split(replace(whole, ids=rows), [size, held], seed=config.noise_seed))
     else:
         own, other = rows[:size], rows[len(rows) - held :]
-    known = config.noise != "none" or not config.data.startswith("folder:")
+    known = config.noise != "none" or not data.in_files(config.data)
     return NoisySet(noisy.take(own), noisy.take(other) if held else None, test, whole.labels[own] if known else None)
 
 
 def clean_images(config: TrainConfig, part: str) -> ImageSet:
     """The `part` (train or test) of the data that `config` names, at its image size and with its own labels."""
-    sized = {"size" if config.data == "digits" else "image_size": config.image_size}
-    options = sized if config.data == "digits" or config.data.startswith("folder:") else {}
+    sized = "size" if config.data == "digits" else "image_size"
+    options = {sized: config.image_size} if sized in data.options_of(config.data) else {}
     return data.load(config.data, part, config.data_root or None, config.download, **options)
 
 
 def _stream(config: TrainConfig) -> NoisySet:
-    kind, _, path = config.data.partition(":")
-    if kind != "folder" or config.noise != "none" or config.train_size:
-        raise UserError("--stream reads folder:PATH as it is: it takes --noise none and no --train-size")
-    val = data.folder_files(path, "val") if config.val_size else None
-    return NoisySet(data.folder_files(path, "train"), val, data.folder_files(path, "test"), clean=None)
+    if not data.in_files(config.data) or config.noise != "none" or config.train_size:
+        raise UserError("--stream reads folder:PATH and other files as they are: --noise none and no --train-size")
+    root = config.data_root or None
+    val = data.list_files(config.data, "val", root) if config.val_size else None
+    return NoisySet(data.list_files(config.data, "train", root), val, data.list_files(config.data, "test", root), None)
 
 
 def noisy_labels(config: TrainConfig, clean: ImageSet) -> Tensor:

@@ -39,7 +39,8 @@ class TrainConfig(RunOptions):
     """Which defaults the other options change: quick, smoke (tries the code in seconds), mnist, fashion, cifar10,
     mnist-paper, cifar10-paper, cifar100-paper or clothing1m-paper."""
     data: str = "digits"
-    """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, npz:PATH, folder:PATH."""
+    """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, npz:PATH, or your images as folder:PATH, csv:PATH,
+    parquet:PATH, hf:PATH, webdataset:PATH."""
     noise: str = "sparse-high"
     """Label noise: none, a model of the paper (sparse-low, sparse-high, uniform-low, uniform-high, random-low,
     random-high), uniform:RATE, random:P, pair:RATE, asymmetric:RATE, instance:RATE, published:r0_2 (the paper's file
@@ -72,7 +73,7 @@ class TrainConfig(RunOptions):
     """So many samples, with their noisy labels, choose the best epoch: the last ones of the training set, of folder and
     npz random ones of every class. 0 takes the last epoch. With --stream any number stands for the folder's val."""
     stream: bool = False
-    """Decode the images of folder:PATH as they are needed, for sets too large for memory."""
+    """Decode the images of folder:PATH and other files as they are needed, for sets too large for memory and disk."""
     image_size: int = 28
     """Side in pixels that digits and folder images are loaded at."""
     epochs: int = 8

@@ -32,6 +32,11 @@ COMMANDS = {
         "robustvision_core.predict.verbs:export",
         "robustvision_core.predict.options:ExportOptions",
     ),
+    "compare": (
+        "put finished runs side by side",
+        "robustvision_core.run.comparing:compare",
+        "robustvision_core.run.comparison:CompareOptions",
+    ),
 }
 
 

@@ -21,9 +21,8 @@ SIZE_OPTION = {
     "digits": "size",
     "mnist-01569": "size",
     "rot-mnist-lt": "size",
-    "folder": "image_size",
 }
-"""How a set takes the size of its images; the others are padded with black, or made smaller."""
+"""How a set takes the size of its images, beside those of files; others are padded with black, or made smaller."""
 
 ANGLES = {"degrees": math.pi / 180, "angle": 1.0}
 """Arrays of an npz that say how far each image is rotated, clockwise: their stem, and its unit in radians."""
@@ -50,7 +49,7 @@ def load(config: TrainConfig) -> Sets:
         UserError: The data or its options cannot be had; the message says why.
     """
     config = config.settled()
-    whole, test = (_load(config, part) for part in ("train", "test"))
+    whole, test = data.train_and_test(lambda part: _load(config, part))
     held = config.images.val_size or 0
     size = config.images.train_size or len(whole) - held
     if size < 1 or size + held > len(whole):
@@ -118,9 +117,10 @@ def _load(config: TrainConfig, part: str) -> ImageSet:
     kind = config.data.partition(":")[0]
     images = config.images
     options: dict[str, Any] = {"degrees": images.degrees, "modes": images.modes, "rho": images.rho}
-    own = kind in SIZE_OPTION and (images.size or 0) >= NATIVE.get(kind, 0)
+    sized = SIZE_OPTION.get(kind) or ("image_size" if "image_size" in data.options_of(kind) else "")
+    own = bool(sized) and (images.size or 0) >= NATIVE.get(kind, 0)
     if own:
-        options[SIZE_OPTION[kind]] = images.size
+        options[sized] = images.size
     if kind == "sprites" and part == "train" and images.train_size:  # draws no more than are used
         options["count"] = images.train_size + (images.val_size or 0)
     given = {name: value for name, value in options.items() if value is not None}

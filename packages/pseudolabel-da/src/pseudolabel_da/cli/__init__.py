@@ -40,6 +40,11 @@ COMMANDS = {
         ".prepare:prepare_mnistm",
         ".options:PrepareConfig",
     ),
+    "compare": (
+        "put finished runs side by side",
+        "robustvision_core.run.comparing:compare",
+        "robustvision_core.run.comparison:CompareOptions",
+    ),
 }
 
 

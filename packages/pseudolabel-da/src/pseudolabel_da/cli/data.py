@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from robustvision_core.data import DomainPair, ImageSet, load_domains, long_tail, split_labelled, subset
+from robustvision_core.data import DomainPair, ImageSet, domain_options, load_domains, long_tail, split_labelled, subset
 from robustvision_core.errors import UserError
 from torch import Tensor
 
@@ -56,9 +56,9 @@ def load(config: TrainConfig, device: torch.device | str = "cpu") -> AdaptationD
 def load_pair(config: TrainConfig) -> DomainPair:
     """The domain pair that `config` names."""
     options: dict[str, Any] = {"seed": config.domains.data_seed}
-    kind = config.data.split(":")[0]
-    options["image_size" if kind == "folder" else "size"] = config.domains.image_size
-    if kind in COLOURED:
+    known = domain_options(config.data)
+    options["image_size" if "image_size" in known else "size"] = config.domains.image_size
+    if config.data in COLOURED:
         options["protocol"] = config.domains.protocol
     return load_domains(config.data, config.data_root or None, config.download, **options)
 

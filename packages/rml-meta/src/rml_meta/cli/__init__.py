@@ -24,6 +24,11 @@ COMMANDS = {
     ),
     "inspect": ("whether the environments are such as rml helps with", ".inspection:inspect", ".options:InspectConfig"),
     "grid": ("every method on every protocol of the paper", ".grid:grid", ".options:GridConfig"),
+    "compare": (
+        "put finished runs side by side",
+        "robustvision_core.run.comparing:compare",
+        "robustvision_core.run.comparison:CompareOptions",
+    ),
 }
 
 

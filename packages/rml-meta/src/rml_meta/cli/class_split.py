@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import pathlib
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from robustvision_core import data
 from robustvision_core.data import ImageSet
-from robustvision_core.errors import UserError
+from robustvision_core.errors import MissingSplitError, UserError
 
 from rml_meta.cli.layouts import PARTS, read_part
 from rml_meta.cli.recipes import TrainConfig
@@ -125,13 +125,16 @@ def _part(name: str, part: str, size: int, root: str, download: bool) -> ImageSe
     kind, _, path = name.partition(":")
     if kind == "folder":
         return _folder_part(path, part, size, root)
-    options = {"size": size} if kind in SIZED else {}
+    known = data.options_of(kind)
+    sized = "image_size" if "image_size" in known else "size"
+    options: dict[str, Any] = {sized: size} if kind in SIZED or sized == "image_size" else {}
+    options |= {"own_classes": True} if "own_classes" in known else {}
     try:
         found = data.load(name, part, root or None, download, **options)
-    except UserError as error:
-        if part != "train" and str(error).startswith("unknown split"):
-            return None
-        raise
+    except MissingSplitError:
+        if part == "train":
+            raise
+        return None
     return data.resize(found, size)
 
 

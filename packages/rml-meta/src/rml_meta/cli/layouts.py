@@ -46,14 +46,14 @@ def read_part(folder: pathlib.Path, part: str, size: int) -> ImageSet | None:
     if (cache := cache_of(folder, part)) is not None:
         return data.resize(read_cache(cache), size)
     if (table := folder / f"{part}.csv").is_file():
-        return decode_files(csv_files(table), size, grey=False, max_gib=4.0)
+        return decode_files(csv_files(table), size, grey=False, max_gib=None)
     if has_splits(folder):
         folder = folder / part
         if not folder.is_dir():
             return None
     elif part != "train":
         return None
-    return decode_files(class_folders(folder), size, grey=False, max_gib=4.0)
+    return decode_files(class_folders(folder), size, grey=False, max_gib=None)
 
 
 def class_folders(folder: pathlib.Path) -> ImageFiles:

@@ -26,10 +26,14 @@ from .reading.image_files import folder_files as folder_files
 from .reading.photos import Photos as Photos
 from .reading.photos import read_photos as read_photos
 from .registry.domain_pairs import domain_names as domain_names
+from .registry.domain_pairs import domain_options as domain_options
 from .registry.domain_pairs import load_domains as load_domains
 from .registry.domain_pairs import register_domains as register_domains
+from .registry.image_sets import in_files as in_files
+from .registry.image_sets import list_files as list_files
 from .registry.image_sets import load as load
 from .registry.image_sets import names as names
+from .registry.image_sets import options_of as options_of
 from .registry.image_sets import register as register
 from .registry.pose_sets import load_poses as load_poses
 from .registry.pose_sets import pose_names as pose_names
@@ -40,6 +44,7 @@ from .registry.table import Source as Source
 from .sampling.splits import first as first
 from .sampling.splits import split as split
 from .sampling.splits import subset as subset
+from .sampling.splits import train_and_test as train_and_test
 from .sampling.subsets import long_tail as long_tail
 from .sampling.subsets import select_classes as select_classes
 from .sampling.subsets import split_labelled as split_labelled

@@ -1,4 +1,4 @@
-"""A labelled image set that fits in memory."""
+"""A labelled image set: pixels in memory, or in a file that the system maps there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from robustvision_core.data.storage import is_mapped, take_rows
 from robustvision_core.errors import DataError
 
 
@@ -70,7 +71,7 @@ class ImageSet:
     def take(self, indices: Tensor | Sequence[int]) -> ImageSet:
         """The samples at `indices` (M,), in that order, with their ids; a (N,) bool mask also works."""
         chosen = positions(indices, self.device)
-        images = self.images.index_select(0, chosen)  # many times faster than indexing on the CPU
+        images = take_rows(self.images, chosen)
         extras = {key: value[chosen] for key, value in self.extras.items()}
         return replace(self, images=images, labels=self.labels[chosen], ids=self.ids[chosen], extras=extras)
 
@@ -83,6 +84,11 @@ class ImageSet:
         images, labels, ids = (value.to(device) for value in (self.images, self.labels, self.ids))
         extras = {key: value.to(device) for key, value in self.extras.items()}
         return replace(self, images=images, labels=labels, ids=ids, extras=extras)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the pixels are in a file, being too many for memory."""
+        return is_mapped(self.images)
 
     def class_counts(self) -> Tensor:
         """(num_classes,) int64: how many samples each class has."""

@@ -21,6 +21,8 @@ from .folder import (
 from .folder import (
     save_checkpoint as save_checkpoint,
 )
+from .loggers import Logger as Logger
+from .loggers import log_to as log_to
 from .loop import Batches as Batches
 from .loop import Interrupted as Interrupted
 from .loop import NonFiniteLossError as NonFiniteLossError

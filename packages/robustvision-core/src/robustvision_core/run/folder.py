@@ -29,6 +29,7 @@ from robustvision_core.errors import CheckpointError, UserError
 from robustvision_core.run.checkpoint import load_checkpoint, load_part, save_checkpoint
 from robustvision_core.run.files import atomic_write, check_space, naming, write_json
 from robustvision_core.run.lock import FolderLock
+from robustvision_core.run.loggers import LOGGERS, Logger
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,6 +57,7 @@ class Run:
 
     Attributes:
         grown: By dotted name, what was and what is now of the fields that a resumed run has raised.
+        loggers: Told of every epoch, beside those of `robustvision_core.run.log_to`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Run:
         self.resume = resume
         self.writes = writes
         self.grown: dict[str, tuple[float, float]] = {}
+        self.loggers: list[Logger] = []
         held = self.folder / "config.json"
         if file := next((path for path in (self.folder, *self.folder.parents) if path.is_file()), None):
             raise UserError(f"{file} is a file: give a folder as --out")
@@ -98,7 +101,10 @@ class Run:
             check_space(self.folder, size)
 
     def close(self) -> None:
-        """Let others write to the folder."""
+        """Close the loggers, and let others write to the folder."""
+        for logger in self.loggers:
+            if close := getattr(logger, "close", None):
+                close()
         if self._lock is not None:
             self._lock.release()
 
@@ -119,11 +125,13 @@ class Run:
         return path
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`."""
+        """Append one line to `metrics.jsonl`, and tell the loggers."""
         if self.writes:
             path = self.folder / "metrics.jsonl"
             with naming(path), open(path, "a", encoding="utf-8") as lines:
                 lines.write(json.dumps(dict(record)) + "\n")
+            for logger in (*self.loggers, *LOGGERS):
+                logger(record, self.folder)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of `metrics.jsonl`; see `read_metrics`."""

@@ -73,6 +73,8 @@ class RunOptions(Checks):
     """Go on with the run in the folder --out."""
     progress: bool = True
     """Show bars on a terminal."""
+    tensorboard: bool = False
+    """Write the figures of every epoch for TensorBoard too, to the run folder's tensorboard/."""
 
     def __post_init__(self) -> None:
         self.at_least(1, "devices")
@@ -84,9 +86,13 @@ class RunOptions(Checks):
     def open_run(self, name: str, runtime: Runtime) -> Run:
         """The run in `out`, or in a new folder `runs/NAME-DATE-TIME`; every process must call it."""
         from robustvision_core.run.folder import Run, new_folder  # here, for they import torch and the help must not
+        from robustvision_core.run.loggers import TensorBoard
 
+        board = TensorBoard() if self.tensorboard else None
         folder = self.out or runtime.from_main(str(new_folder("runs", name)))
-        return Run(pathlib.Path(folder), self, resume=self.resume, writes=runtime.is_main)
+        run = Run(pathlib.Path(folder), self, resume=self.resume, writes=runtime.is_main)
+        run.loggers += [board] if board else []
+        return run
 
     @contextlib.contextmanager
     def session(self, name: str) -> Iterator[tuple[Runtime, Run]]:

@@ -60,7 +60,7 @@ class TrainConfig(RunOptions):
     set alone."""
     data: str = "sprites"
     """Data set: sprites, digits, mnist, fashion-mnist, mnist-01569, rot-mnist-lt, cifar-10, cifar-10-lt, cifar-100,
-    tiny-imagenet, npz:PATH, folder:PATH."""
+    tiny-imagenet, npz:PATH, or your images as folder:PATH, csv:PATH, parquet:PATH, hf:PATH, webdataset:PATH."""
     augmenter: str = "flow"
     """flow, augerino, instaaug, instaaug-lrp, pstn, randaugment, trivialaugment or none."""
     network: str = "simple_conv8"

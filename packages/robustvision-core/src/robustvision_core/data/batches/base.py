@@ -88,7 +88,8 @@ class IndexedBatches(Generic[B]):
     ) -> None:
         self.order = BatchOrder(count, batch_size, shuffle, seed, drop_last, rank, world_size)
         self.augment = augment
-        self.mean, self.std = resolve_stats(pixels(mean is None or std is None).to(device), mean, std)
+        stats = resolve_stats(pixels(mean is None or std is None), mean, std)
+        self.mean, self.std = (value.to(device) for value in stats)
         self._generator = torch.Generator(device)
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Unpack
 
+import torch
 from torch import Tensor
 
 from robustvision_core.data.batches.base import BatchOptions, IndexedBatches
@@ -27,6 +28,8 @@ class Batch(NamedTuple):
 class DeviceBatches(IndexedBatches[Batch]):
     """Batches of a set that lives on the device whole, as uint8, and is batched there by index.
 
+    A set whose pixels are in a file stays there, and its batches go to the device one by one.
+
     Each process augments as one process would have: together they see exactly what one process sees.
 
     Args:
@@ -37,9 +40,12 @@ class DeviceBatches(IndexedBatches[Batch]):
     """
 
     def __init__(self, data: ImageSet, batch_size: int, **options: Unpack[BatchOptions]) -> None:
-        self.data = data.to(options.get("device", "cpu"))
+        self.device = torch.device(options.get("device", "cpu"))
+        self.data = data if data.is_mapped else data.to(self.device)
         super().__init__(len(data), batch_size, lambda _: self.data, **options)
 
     def _batch(self, rows: Tensor, part: slice, epoch: int, number: int) -> Batch:
-        images = self._prepared(lambda p: self.data.images.index_select(0, rows[p]), part, epoch, number)
-        return Batch(images, self.data.labels[rows[part]], rows[part])
+        here = rows.to(self.data.device)
+        pixels = self.data.images
+        images = self._prepared(lambda p: pixels.index_select(0, here[p]).to(self.device), part, epoch, number)
+        return Batch(images, self.data.labels[here[part]].to(self.device), rows[part])

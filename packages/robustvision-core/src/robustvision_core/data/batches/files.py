@@ -105,8 +105,8 @@ class _Decoder(Dataset[Any]):
         return images, torch.tensor([row for _, row in keys])
 
     def _image(self, epoch: int, row: int) -> Tensor:
-        path = self.files.paths[row]
-        read = partial(decode, path, str(path), grey=self.grey, size=self.image_size)
+        path, name = self.files.paths[row], self.files.name_of(row)
+        read = partial(decode, path, name, grey=self.grey, size=self.image_size)
         if not self.random_crop:
             return read()
         drawn = derive_seed(self.seed, "crop", epoch, row)
@@ -126,5 +126,6 @@ def _sample(files: ImageFiles, image_size: int, grey: bool, count: int) -> Image
     """Up to `count` evenly spaced files in memory."""
     rows = torch.linspace(0, len(files) - 1, min(count, len(files))).long()
     paths = [files.paths[row] for row in rows.tolist()]
-    images = decode_all(paths, [str(path) for path in paths], files.name, grey=grey, size=image_size)
+    names = [files.name_of(row) for row in rows.tolist()]
+    images = decode_all(paths, names, files.name, grey=grey, size=image_size)
     return ImageSet(images, files.labels[rows], files.classes, name=files.name)

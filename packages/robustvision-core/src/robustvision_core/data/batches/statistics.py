@@ -10,6 +10,8 @@ from torch import Tensor
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.errors import DataError
 
+CHUNK = 2**16  # images counted at once
+
 Statistic = float | Sequence[float] | Tensor
 
 
@@ -24,8 +26,11 @@ def channel_stats(data: ImageSet) -> tuple[Tensor, Tensor]:
     """
     if len(data) == 0:
         raise DataError(f"{data.name} is empty: it has no mean and standard deviation")
-    counts = [torch.bincount(data.images[:, c].reshape(-1), minlength=256).cpu() for c in range(data.shape[0])]
-    share = torch.stack(counts).double()
+    counts = torch.zeros(data.shape[0], 256, dtype=torch.int64)
+    for part in data.images.split(CHUNK):
+        for c in range(data.shape[0]):
+            counts[c] += torch.bincount(part[:, c].reshape(-1), minlength=256).cpu()
+    share = counts.double()
     share = share / share.sum(1, keepdim=True)
     levels = torch.linspace(0, 1, 256, dtype=torch.float64)
     mean = share @ levels

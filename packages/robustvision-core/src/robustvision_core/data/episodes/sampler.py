@@ -127,12 +127,12 @@ class EpisodeSampler:
         self.draws = EpisodeDraw(
             data, ways, shots, queries, seed=seed, environments=count, env_of=env_of, groups=groups
         )
-        self.data = data.to(device)
+        self.data, self.device = (data if data.is_mapped else data.to(device)), torch.device(device)
         self.episodes, self.batch_size, self.seed, self.fixed = episodes, batch_size, seed, fixed
         self.environments, self.augment = environments, augment
         self.rank, self.world_size = rank, world_size
-        self.mean, self.std = resolve_stats(self.data, mean, std)
-        self._generator = torch.Generator(self.data.device)
+        self.mean, self.std = (value.to(device) for value in resolve_stats(self.data, mean, std))
+        self._generator = torch.Generator(device)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -158,7 +158,7 @@ class EpisodeSampler:
     def batch(self, numbers: Sequence[int]) -> EpisodeBatch:
         """The episodes of these numbers."""
         index = self.indices(numbers)
-        device = self.data.device
+        device = self.device
         support, query = (part.to(device, non_blocking=True) for part in index)
         labels = [
             y.to(device).expand(part.shape) for y, part in zip(self.draws.labels(), (support, query), strict=True)
@@ -171,7 +171,7 @@ class EpisodeSampler:
 
     def _images(self, index: Tensor, labels: Tensor, numbers: Sequence[int]) -> Tensor:
         """Images (G[, E], M, C, H, W) as a method gets them."""
-        raw = self.data.images.index_select(0, index.flatten())
+        raw = self.data.images.index_select(0, index.flatten().to(self.data.device)).to(self.device)
         if self.environments is None and self.augment is None:
             return normalise(raw, self.mean, self.std).unflatten(0, index.shape)
         images = raw.float().div_(255).unflatten(0, index.shape)

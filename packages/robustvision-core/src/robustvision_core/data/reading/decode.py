@@ -8,7 +8,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 ORIENTATION = 0x0112  # the EXIF tag
+DECODED = 1024  # images that are waited for together
 
 Crop = Callable[[int, int], tuple[int, int]]
 """Free rows and columns (how far a window can move) -> its upper and left edge."""
@@ -32,7 +33,7 @@ def centre(rows: int, columns: int) -> tuple[int, int]:
 
 
 def decode(
-    source: pathlib.Path | bytes,
+    source: Any,
     name: str,
     *,
     grey: bool = False,
@@ -43,7 +44,7 @@ def decode(
     """One image as (C, H, W) uint8, upright: its EXIF orientation is applied.
 
     Args:
-        source: A file, or the bytes of one.
+        source: A path, the bytes of a file, or what gives them by `read_bytes()`.
         name: What to call it in errors.
         grey: One channel rather than RGB.
         size: Height and width of the window to cut; None keeps the whole image as it is.
@@ -56,7 +57,7 @@ def decode(
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        with Image.open(_opened(source)) as opened:
             return decode_image(opened, name, grey=grey, size=size, resize=resize, crop=crop)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is truncated or no image: {error}") from error
@@ -80,26 +81,34 @@ def decode_image(
 
 
 def decode_all(
-    sources: Sequence[pathlib.Path | bytes], names: Sequence[str], about: str, *, grey: bool, size: int | None
+    sources: Sequence[Any],
+    names: Sequence[str],
+    about: str,
+    *,
+    grey: bool,
+    size: int | None,
+    empty: Callable[[tuple[int, ...]], Tensor] | None = None,
 ) -> Tensor:
-    """Many images of one size as (N, C, H, W) uint8, by a pool of threads, with a progress bar on a terminal.
+    """Many images of one size as (N, C, H, W) uint8, by a pool of threads; a bar on a terminal shows the memory.
 
     Args:
-        sources: Files or their bytes.
+        sources: Each as for `decode`.
         names: What to call each in errors.
         about: What to call them together.
         grey: As in `decode`.
         size: As in `decode`; None demands that all have the size of the first.
+        empty: Makes the tensor of a shape to decode into; None makes one in memory.
 
     Raises:
         DataError: As `decode`; or there are none; or their sizes differ and `size` is None.
     """
     from tqdm import tqdm
 
-    if not sources:
+    if not len(sources):
         raise DataError(f"{about} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     head = decode(sources[0], names[0], grey=grey, size=size)
-    images = torch.empty(len(sources), *head.shape, dtype=torch.uint8)
+    shape = (len(sources), *head.shape)
+    images = empty(shape) if empty else torch.empty(shape, dtype=torch.uint8)
 
     def place(row: int) -> None:
         image = decode(sources[row], names[row], grey=grey, size=size)
@@ -110,11 +119,21 @@ def decode_all(
             )
         images[row] = image
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        rows = pool.map(place, range(len(sources)))
-        for _ in tqdm(rows, f"decoding {about}", len(sources), disable=not sys.stderr.isatty(), leave=False):
-            pass
+    shown = tqdm(total=len(sources), desc=f"decoding {about}", disable=not sys.stderr.isatty(), leave=False)
+    with shown, ThreadPoolExecutor(usable_cores()) as pool:
+        for start in range(0, len(sources), DECODED):  # a task for each of millions would fill the memory itself
+            rows = range(start, min(start + DECODED, len(sources)))
+            for _ in pool.map(place, rows):
+                shown.update()
+            shown.set_postfix_str(f"{rows.stop * head.nbytes / 2**30:.2f} of {images.nbytes / 2**30:.2f} GiB")
     return images
+
+
+def _opened(source: Any) -> Any:
+    """What Pillow opens."""
+    if isinstance(source, str | pathlib.Path):
+        return source
+    return io.BytesIO(source if isinstance(source, bytes) else source.read_bytes())
 
 
 def usable_cores() -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustvision_core.data.reading.decode import IMAGE_SUFFIXES
-from robustvision_core.errors import DataError
+from robustvision_core.errors import DataError, MissingSplitError
 
 SPLITS = ("train", "val", "test")
 
@@ -20,19 +22,27 @@ class ImageFiles:
     `robustvision_core.data.FileBatches`.
 
     Attributes:
-        paths: The N files.
+        paths: The N files; or what gives the bytes of an image inside another file by `read_bytes()` and says by `str`
+            where it is.
         labels: (N,) int64.
         classes: Name of each class.
         name: What to call them in messages.
+        where: Says of a number where it is listed, for messages, as `"photos.csv, line 7"`; None where no table lists
+            them.
     """
 
-    paths: tuple[pathlib.Path, ...]
+    paths: Sequence[Any]
     labels: Tensor
     classes: tuple[str, ...]
     name: str
+    where: Callable[[int], str] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def name_of(self, row: int) -> str:
+        """What to call file number `row` in messages."""
+        return f"{self.where(row)}: {self.paths[row]}" if self.where else str(self.paths[row])
 
 
 def folder_files(path: str | pathlib.Path, split: str = "train") -> ImageFiles:
@@ -48,10 +58,10 @@ def folder_files(path: str | pathlib.Path, split: str = "train") -> ImageFiles:
         raise DataError(f"there is no folder {top}: expected {top}/<class>/<image> or {top}/train/<class>/<image>")
     has_splits = any((top / name).is_dir() for name in SPLITS)
     if not has_splits and split != "train":
-        raise DataError(f"{top} has no folder {split}: make one, or load 'train' and cut it with split()")
+        raise MissingSplitError(f"{top} has no folder {split}: make one, or load 'train' and cut it with split()")
     folder = top / split if has_splits else top
     if not folder.is_dir():
-        raise DataError(f"{top} has no folder {split}")
+        raise MissingSplitError(f"{top} has no folder {split}")
     classes = subfolders(top / "train" if has_splits and (top / "train").is_dir() else folder)
     own = subfolders(folder)
     if extra := sorted(set(own) - set(classes)):

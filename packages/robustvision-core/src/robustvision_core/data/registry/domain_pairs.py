@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from typing import Any
 
 from robustvision_core.data.domains.pair import DomainPair
 from robustvision_core.data.registry.table import Registry, Source
 
 WHOLE = ("pair",)  # the one split that they have
+PAIR = "of"  # what two image sets with a comma between them are called in the table
 
 DOMAIN_PAIRS: Registry[DomainPair] = Registry(
     "domain pair",
@@ -48,10 +50,24 @@ DOMAIN_PAIRS: Registry[DomainPair] = Registry(
             WHOLE,
             takes_path=True,
         ),
+        "of": Source(
+            "any two image sets of the same classes, written SOURCE,TARGET, as csv:a.csv,csv:b.csv; "
+            "options image_size, sizes, seed, max_gib",
+            ".sources.paired:load_pair",
+            WHOLE,
+            takes_path=True,
+        ),
     },
 )
 
-domain_names = DOMAIN_PAIRS.names
+
+def domain_names() -> dict[str, str]:
+    """Every name and what it is, in one line each."""
+    held = DOMAIN_PAIRS.names()
+    held["SOURCE,TARGET"] = held.pop(f"{PAIR}:PATH")
+    return held
+
+
 register_domains = functools.partial(DOMAIN_PAIRS.register, splits=WHOLE)
 """As `robustvision_core.data.register`, for `load(query, **options) -> DomainPair`."""
 
@@ -65,7 +81,9 @@ def load_domains(
     """Load a source and a target domain.
 
     Args:
-        name: One of `domain_names`.
+        name: One of `domain_names`; or two image sets with a comma between, as `csv:a.csv,csv:b.csv`,
+            `folder:photos,folder:drawings` or, where both are of one kind, `folder:photos,drawings`. Splits that the
+            sets have are taken; those that they lack are drawn from `train`.
         root: The folder of all data sets, as for `robustvision_core.data.load`.
         download: Fetch what is missing, where the sources can.
         options: What the pair takes besides, as `seed` and `protocol` of mnist-mnistm.
@@ -74,4 +92,20 @@ def load_domains(
         UserError: No such pair or option.
         DataError: Files are missing, truncated or hold what they must not; or the classes of the domains differ.
     """
-    return DOMAIN_PAIRS.load(name, WHOLE[0], root, download, options)
+    return DOMAIN_PAIRS.load(_written(name), WHOLE[0], root, download, options)
+
+
+def domain_options(name: str) -> list[str]:
+    """Names of the options that `load_domains` takes for a pair.
+
+    Raises:
+        UserError: No such pair.
+    """
+    return DOMAIN_PAIRS.source(_written(name).partition(":")[0]).options()
+
+
+def _written(name: str) -> str:
+    """The name of a pair as the table has it: two image sets are `of:SOURCE,TARGET`."""
+    if re.fullmatch(r"folder:.+:[^:,]+:[^:,]+", name):  # the path may have a comma
+        return name
+    return f"{PAIR}:{name}" if "," in re.sub(r"\{[^{}]*\}", "", name) else name

@@ -6,7 +6,9 @@ import os
 from typing import Any
 
 from robustvision_core.data.image_set import ImageSet
+from robustvision_core.data.reading.image_files import ImageFiles
 from robustvision_core.data.registry.table import Registry, Source
+from robustvision_core.errors import UserError
 
 TRAIN_VAL_TEST = ("train", "val", "test")
 
@@ -39,11 +41,41 @@ IMAGE_SETS: Registry[ImageSet] = Registry(
             "1,797 real handwritten digits, 8x8 grey, offline (scikit-learn); option size",
             ".sources.digits:load_digits",
         ),
+        "csv": Source(
+            "your images, listed in a CSV of columns file, label and optionally split; options image_size, grey, "
+            "max_gib, own_classes",
+            ".sources.listed:load_csv",
+            TRAIN_VAL_TEST,
+            takes_path=True,
+            files=".sources.listed:list_csv",
+        ),
         "folder": Source(
             "your images, one subfolder a class; options image_size, grey, max_gib",
             ".sources.folder:load_folder",
             TRAIN_VAL_TEST,
             takes_path=True,
+            files=".sources.folder:list_folder",
+        ),
+        "hf": Source(
+            "a set that Hugging Face datasets saved to disk; options image_size, grey, max_gib, own_classes",
+            ".sources.arrow:load_hf",
+            TRAIN_VAL_TEST,
+            takes_path=True,
+            files=".sources.arrow:list_hf",
+        ),
+        "parquet": Source(
+            "your Parquet files of images and labels; options image_size, grey, max_gib, own_classes",
+            ".sources.arrow:load_parquet",
+            TRAIN_VAL_TEST,
+            takes_path=True,
+            files=".sources.arrow:list_parquet",
+        ),
+        "webdataset": Source(
+            "your tar shards of images and labels; options image_size, grey, max_gib, own_classes",
+            ".sources.shards:load_webdataset",
+            TRAIN_VAL_TEST,
+            takes_path=True,
+            files=".sources.shards:list_webdataset",
         ),
         "svhn": Source(
             "house numbers cropped to digits, 32x32 RGB, 73,257 + 26,032 (Netzer et al. 2011)",
@@ -116,6 +148,40 @@ IMAGE_SETS: Registry[ImageSet] = Registry(
 
 names = IMAGE_SETS.names
 register = IMAGE_SETS.register
+
+
+def list_files(name: str, split: str = "train", root: str | os.PathLike[str] | None = None) -> ImageFiles:
+    """The images of a set, not decoded, for `FileBatches`: of folder, csv, parquet, hf and webdataset.
+
+    Args:
+        name: As for `load`.
+        split: As for `load`.
+        root: As for `load`.
+
+    Raises:
+        UserError: No such set or split, or its images are not in files.
+        DataError: As `load`; MissingSplitError where only the split is missing.
+    """
+    source, query = IMAGE_SETS.query(name, split, root)
+    listed = source.lister()
+    if listed is None:
+        known = sorted(f"{kind}:PATH" for kind, one in IMAGE_SETS.table.items() if one.files)
+        raise UserError(f"{name} is not read image by image: only {', '.join(known)} are")
+    return listed(query)
+
+
+def in_files(name: str) -> bool:
+    """Whether `list_files` can list the images of a set."""
+    return bool(IMAGE_SETS.source(name.partition(":")[0]).files)
+
+
+def options_of(name: str) -> list[str]:
+    """Names of the options that `load` takes for a set, as `image_size` of `folder:PATH`.
+
+    Raises:
+        UserError: No such set.
+    """
+    return IMAGE_SETS.source(name.partition(":")[0]).options()
 
 
 def load(

@@ -30,6 +30,12 @@ class Query:
     path: str = ""
 
     @property
+    def place(self) -> str:
+        """The path behind the name: from where we are, or from `root` where it is only there."""
+        own, shared = pathlib.Path(self.path).expanduser(), self.root / self.path
+        return str(shared if shared.exists() and not own.exists() else own)
+
+    @property
     def title(self) -> str:
         """What to call the loaded set."""
         return f"{self.name}/{self.split}"

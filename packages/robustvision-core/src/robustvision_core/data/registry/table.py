@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from robustvision_core.data.registry.query import Query, data_root
-from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.errors import MissingSplitError, UserError, unknown_name
 
 TRAIN_TEST = ("train", "test")
 ROOM = "robustvision_core.data"  # where the modules of the built-in tables are
@@ -30,19 +30,22 @@ class Source:
             in `robustvision_core.data`.
         splits: The splits that it has.
         takes_path: The name is written with a path behind it, as in `npz:PATH`.
+        files: As `target`, `list(query) -> ImageFiles`, where images can be listed without decoding them; else empty.
     """
 
     about: str
     target: str | Callable[..., Any]
     splits: tuple[str, ...] = TRAIN_TEST
     takes_path: bool = False
+    files: str | Callable[..., Any] = ""
 
     def loader(self) -> Callable[..., Any]:
         """The function that loads, imported now if it was not."""
-        if not isinstance(self.target, str):
-            return self.target
-        module, _, function = self.target.partition(":")
-        return getattr(importlib.import_module(module, ROOM), function)
+        return _found(self.target)
+
+    def lister(self) -> Callable[..., Any] | None:
+        """The function that lists images without decoding them, or None."""
+        return _found(self.files) if self.files else None
 
     def options(self) -> list[str]:
         """Names of the options that the loader takes."""
@@ -124,18 +127,25 @@ class Registry(Generic[T]):
         Raises:
             UserError: No such set, split or option.
         """
+        source, query = self.query(name, split, root, download)
+        known = source.options()
+        for option in options:
+            if option not in known:
+                raise unknown_name(f"option of {query.name}", option, known or ["none"])
+        return source.loader()(query, **options)
+
+    def query(
+        self, name: str, split: str, root: str | os.PathLike[str] | None, download: bool = False
+    ) -> tuple[Source, Query]:
+        """The source of a name as users write it, and what it is asked for; arguments and errors as of `load`."""
         name, colon, path = name.partition(":")
         source = self.source(name)
         if source.takes_path != bool(path):
             expected = f"{name}:PATH" if source.takes_path else name
             raise UserError(f"{self.kind} {name + colon + path!r} is written {expected}")
         if split not in source.splits:
-            raise unknown_name(f"split of {name}", split, source.splits)
-        known = source.options()
-        for option in options:
-            if option not in known:
-                raise unknown_name(f"option of {name}", option, known or ["none"])
-        return source.loader()(Query(name, split, data_root(root), download, path), **options)
+            raise MissingSplitError(str(unknown_name(f"split of {name}", split, source.splits)))
+        return source, Query(name, split, data_root(root), download, path)
 
     def _entry_points(self) -> tuple[importlib.metadata.EntryPoint, ...]:
         return tuple(importlib.metadata.entry_points(group=self.group))
@@ -156,6 +166,14 @@ class Registry(Generic[T]):
             f"{self.kind} {point.name!r}, added by {_distribution(point)}, is a {type(held).__name__}: "
             "expected a Source or a function load(query, **options)"
         )
+
+
+def _found(target: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function that `target` is, or says where to find."""
+    if not isinstance(target, str):
+        return target
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module, ROOM), function)
 
 
 def _distribution(point: importlib.metadata.EntryPoint) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from robustvision_core.data.image_set import ImageSet
-from robustvision_core.errors import DataError
+from robustvision_core.errors import DataError, MissingSplitError
 from robustvision_core.run.runtime import derive_seed
 
 
@@ -35,6 +36,28 @@ def split(data: ImageSet, sizes: Sequence[float], *, seed: int, stratified: bool
         order = _interleave(order, data.labels.cpu(), data.num_classes, generator)
     ends = torch.tensor([0, *counts]).cumsum(0).tolist()
     return tuple(data.take(order[start:end].sort().values) for start, end in pairwise(ends))
+
+
+def train_and_test(load: Callable[[str], ImageSet], share: float = 0.2, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+    """The training and the test images of a set; where it has no test images, a share of the others, which is said.
+
+    Args:
+        load: From `"train"` or `"test"` to the images, as `functools.partial(load, "csv:photos.csv")`.
+        share: Of each class, kept for the test where there is none.
+        seed: Chooses them.
+
+    Raises:
+        DataError: As `load`.
+    """
+    train = load("train")
+    try:
+        return train, load("test")
+    except MissingSplitError as missing:
+        test, rest = split(train, [share, 1.0 - share], seed=seed)
+        if not len(test) or not len(rest):
+            raise
+        sys.stderr.write(f"{missing}; {len(test)} of the {len(train)} are drawn for the test, their labels as given\n")
+        return rest, test
 
 
 def subset(data: ImageSet, n: int, seed: int, stratified: bool = True) -> ImageSet:

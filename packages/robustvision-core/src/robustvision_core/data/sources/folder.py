@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from robustvision_core.data import storage
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.decode import decode_all
 from robustvision_core.data.reading.image_files import ImageFiles, folder_files
@@ -9,30 +12,39 @@ from robustvision_core.data.registry.query import Query
 from robustvision_core.errors import DataError
 
 
-def load_folder(query: Query, image_size: int = 64, grey: bool = False, max_gib: float = 4.0) -> ImageSet:
-    """The images of `PATH/<split>/<class>/`, or of `PATH/<class>/` where PATH has no splits, decoded into memory.
+def list_folder(query: Query) -> ImageFiles:
+    """The image files of a folder's split."""
+    return folder_files(query.place, query.split)
+
+
+def load_folder(query: Query, image_size: int = 64, grey: bool = False, max_gib: float | None = None) -> ImageSet:
+    """The images of `PATH/<split>/<class>/`, or of `PATH/<class>/` where PATH has no splits, decoded.
 
     Args:
-        query: Its `path` is the folder, relative to the working directory. A folder without splits is `train`.
+        query: Its `path` is the folder. A folder without splits is `train`.
         image_size: The shorter side is resized to this and the middle square of this side kept.
         grey: One channel rather than RGB.
-        max_gib: Largest size in memory, in GiB.
+        max_gib: Largest size in memory, in GiB; a larger set is decoded into a file. None as in
+            `robustvision_core.data.storage.max_gib`.
 
     Raises:
-        DataError: The folder is missing or empty, a file is no image, or the set is larger than `max_gib`.
+        DataError: The folder is missing or empty, a file is no image, or the disk has no room.
     """
-    return decode_files(folder_files(query.path, query.split), image_size, grey, max_gib)
+    return decode_files(list_folder(query), image_size, grey, max_gib)
 
 
-def decode_files(files: ImageFiles, image_size: int, grey: bool, max_gib: float) -> ImageSet:
-    """The images of `files`, decoded into memory; arguments and errors as of `load_folder`."""
+def decode_files(files: ImageFiles, image_size: int, grey: bool = False, max_gib: float | None = None) -> ImageSet:
+    """The images of `files`, decoded; arguments and errors as of `load_folder`."""
     if image_size < 1:
         raise DataError(f"image_size is {image_size}: expected 1 or more pixels")
     gib = len(files) * (1 if grey else 3) * image_size**2 / 2**30
-    if gib > max_gib:
-        raise DataError(
-            f"{files.name}: {len(files)} images of {image_size}x{image_size} need {gib:.1f} GiB, more than max_gib "
-            f"{max_gib:g}: raise it, lower image_size, or batch from the files with FileBatches(folder_files(...))"
+    large = gib > storage.max_gib(max_gib)
+    if large:
+        sys.stderr.write(
+            f"{files.name}: {len(files):,} images of {image_size}x{image_size} need {gib:.1f} GiB: they are decoded "
+            f"into a file in {storage.scratch()} ({storage.LIMIT_VARIABLE} says how many GiB go into memory)\n"
         )
-    images = decode_all(files.paths, [str(path) for path in files.paths], files.name, grey=grey, size=image_size)
+    names = [files.name_of(row) for row in range(len(files))]
+    empty = storage.mapped_empty if large else None
+    images = decode_all(files.paths, names, files.name, grey=grey, size=image_size, empty=empty)
     return ImageSet(images, files.labels, files.classes, name=files.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from robustvision_core.data.domains.pair import DomainPair
 from robustvision_core.data.image_set import ImageSet
@@ -21,7 +22,7 @@ def load_folder_domains(
     image_size: int = 64,
     sizes: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
-    max_gib: float = 4.0,
+    max_gib: float | None = None,
 ) -> DomainPair:
     """The domains `PATH/SOURCE` and `PATH/TARGET`, each cut by class into training, validation and test.
 
@@ -35,7 +36,7 @@ def load_folder_domains(
         image_size: The shorter side is resized to this and the middle square of this side kept.
         sizes: Of the training, validation and test part of each domain: shares or counts, as in `split`.
         seed: Chooses the parts.
-        max_gib: Largest size of one domain in memory, in GiB.
+        max_gib: Largest size of one domain in memory, in GiB; a larger one is decoded into a file.
 
     Raises:
         UserError: The name is not written so, or there are not three sizes.
@@ -48,12 +49,12 @@ def load_folder_domains(
         raise UserError(f"sizes are {tuple(sizes)}, expected three: of the {', '.join(PARTS)} part")
     parts: list[ImageSet] = []
     for domain in domains:
-        data = decode_domain(pathlib.Path(top).expanduser() / domain, image_size, max_gib)
+        data = decode_domain(pathlib.Path(replace(query, path=top).place) / domain, image_size, max_gib)
         parts += split(data, sizes, seed=seed)
     return DomainPair(*parts, name=f"{domains[0]}-{domains[1]}")
 
 
-def decode_domain(folder: pathlib.Path, image_size: int, max_gib: float) -> ImageSet:
+def decode_domain(folder: pathlib.Path, image_size: int, max_gib: float | None) -> ImageSet:
     """All images of one domain, from `folder/<class>/` or `folder/images/<class>/`."""
     if not folder.is_dir():
         raise DataError(f"there is no domain folder {folder}: expected {folder}/<class>/<image>")

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.sampling.hashed import uniform
+from robustvision_core.data.storage import empty_like_rows
 from robustvision_core.data.transforms.augment import rotate
 from robustvision_core.errors import DataError
 
@@ -26,7 +27,7 @@ def resize(data: ImageSet, size: int) -> ImageSet:
         raise DataError(f"{data.name}: size is {size}, expected 1 or more pixels")
     if data.shape[1:] == (size, size):
         return data
-    images = data.images.new_empty(len(data), data.shape[0], size, size)
+    images = empty_like_rows(data.images, (len(data), data.shape[0], size, size))
     for rows in torch.arange(len(data), device=data.device).split(CHUNK):
         part = data.images.index_select(0, rows).float()
         small = functional.interpolate(part, (size, size), mode="bilinear", align_corners=False, antialias=True)
