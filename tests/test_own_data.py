@@ -23,8 +23,8 @@ PAGE = ROOT / "docs" / "guides" / "own-data.md"
 CLASSES = [f"class{number:02d}" for number in range(24)]
 EACH = {"train": 18, "test": 4}
 SMOKE = {
-    "fdiv_noisy": ["--epochs", "1", "--loss", "ce", "--network", "linear"],
-    "flowaug": ["--epochs", "1"],
+    "fdiv_noisy": ["--epochs", "1", "--loss", "ce"],
+    "flowaug": ["--train-size", "96"],
     "pseudolabel_da": ["--pretrain", "1", "--epochs", "1", "--image-size", "16"],
     "rml_meta": ["--image-size", "12"],
 }
@@ -40,7 +40,7 @@ def samples() -> Iterator[tuple[str, str, bytes]]:
     for part, each in EACH.items():
         for number, name in enumerate(CLASSES):
             for seed in range(each):
-                noise = np.random.default_rng(100 * number + seed).integers(0, 10, (9, 10, 3))
+                noise = np.random.default_rng(100 * number + seed).integers(0, 10, (16, 16, 3))
                 out = io.BytesIO()
                 Image.fromarray((noise + 10 * number).astype(np.uint8)).save(out, "png")
                 yield part, name, out.getvalue()

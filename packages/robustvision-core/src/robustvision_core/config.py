@@ -23,8 +23,6 @@ C = TypeVar("C")
 RUN_FIELDS = frozenset(
     {"preset", "out", "resume", "device", "devices", "data_root", "download", "progress", "tensorboard"}
 )
-    {"preset", "out", "resume", "device", "devices", "data_root", "download", "progress", "tensorboard"}
-)
 
 
 @functools.cache
