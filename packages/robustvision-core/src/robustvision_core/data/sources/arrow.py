@@ -262,8 +262,9 @@ def _arrow_files(folder: pathlib.Path) -> list[str]:
     state = folder / "state.json"
     if not state.is_file():
         raise DataError(f"{folder} holds no set that datasets saved: expected state.json or dataset_dict.json there")
-    found = [entry.get("filename") for entry in _json(state).get("_data_files", []) if isinstance(entry, dict)]
-    if not found or not all(isinstance(name, str) for name in found):
+    entries = _json(state).get("_data_files", [])
+    found = [str(entry["filename"]) for entry in entries if isinstance(entry, dict) and "filename" in entry]
+    if not found:
         raise DataError(f"{state} names no data files")
     return found
 
