@@ -6,7 +6,9 @@ import copy
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import higher
@@ -19,33 +21,54 @@ from torch.func import functional_call
 from benchmarks.common import interleaved, save, spread
 
 QUESTION = "What does a second-order meta-step cost in each backend, beside `higher` and a clone-and-adapt loop?"
-STEPS = (1, 5, 20)
-TASKS, WAYS, QUERIES, SIDE, LR = 4, 5, 15, 28, 0.01
-NOTE = "4 tasks of 5 ways, 1 shot, 15 queries a class, 28x28, Conv4 of 32 channels with batch norm, float32"
+TASKS, WAYS, SIDE, LR = 4, 5, 28, 0.01
+NOTE = (
+    "4 tasks of 5 ways, 1 shot, 28x28, float32; 15 queries a class and 32 channels; ResNet-10 at its own width "
+    "and with 3 queries a class, for its cost; process-CPU time, interleaved medians, one thread"
+)
 
 
-def model(hidden: int = 32) -> nn.Module:
-    """Conv4 with batch norm."""
+@dataclass(frozen=True)
+class Setting:
+    """Network, queries a class, numbers of inner steps, competitors left out, and whether memory is measured."""
+
+    network: str
+    queries: int
+    steps: tuple[int, ...]
+    left_out: tuple[str, ...] = ()
+    memory: bool = False
+
+
+SETTINGS = {
+    "Conv4": Setting("conv4", 15, (1, 5, 20), memory=True),
+    "Conv6": Setting("conv6", 15, (1, 5, 20), ("vmap", "recompute", "own higher")),
+    "ResNet-10": Setting("resnet10", 3, (1, 5), ("vmap", "recompute", "own higher")),
+}
+
+
+def model(setting: Setting = SETTINGS["Conv4"]) -> nn.Module:
+    """A network with batch norm."""
     torch.manual_seed(0)
-    return Classifier(build_backbone("conv4", 1, SIDE, hidden=hidden), WAYS)
+    options = {"hidden": 32} if setting.network.startswith("conv") else {}
+    return Classifier(build_backbone(setting.network, 1, SIDE, **options), WAYS)
 
 
-def tasks() -> Episode:
+def tasks(queries: int = 15) -> Episode:
     """One-shot tasks of noise."""
     torch.manual_seed(1)
     y = torch.arange(WAYS)
     return Episode(
         torch.randn(TASKS, WAYS, 1, SIDE, SIDE),
         y.expand(TASKS, -1),
-        torch.randn(TASKS, WAYS * QUERIES, 1, SIDE, SIDE),
-        y.repeat_interleave(QUERIES).expand(TASKS, -1),
+        torch.randn(TASKS, WAYS * queries, 1, SIDE, SIDE),
+        y.repeat_interleave(queries).expand(TASKS, -1),
     )
 
 
-def by_backend(backend: Any, steps: int) -> Callable[[], Tensor]:
+def by_backend(setting: Setting, backend: Any, steps: int) -> Callable[[], Tensor]:
     """A meta-step of this package; gives the loss."""
-    maml = MAML(model(), inner_lr=LR, inner_steps=steps, backend=backend)
-    batch = tasks()
+    maml = MAML(model(setting), inner_lr=LR, inner_steps=steps, backend=backend)
+    batch = tasks(setting.queries)
 
     def call() -> Tensor:
         maml.zero_grad(set_to_none=True)
@@ -56,9 +79,9 @@ def by_backend(backend: Any, steps: int) -> Callable[[], Tensor]:
     return call
 
 
-def by_higher(steps: int) -> Callable[[], Tensor]:
+def by_higher(setting: Setting, steps: int) -> Callable[[], Tensor]:
     """The same with the library `higher`, used as its documentation does."""
-    net, batch = model(), tasks()
+    net, batch = model(setting), tasks(setting.queries)
     optimizer = torch.optim.SGD(net.parameters(), LR)
 
     def call() -> Tensor:
@@ -76,9 +99,9 @@ def by_higher(steps: int) -> Callable[[], Tensor]:
     return call
 
 
-def by_clone(steps: int) -> Callable[[], Tensor]:
+def by_clone(setting: Setting, steps: int) -> Callable[[], Tensor]:
     """The same by cloned parameters and updates that autograd follows, all tasks' losses summed before one backward."""
-    net, batch = model(), tasks()
+    net, batch = model(setting), tasks(setting.queries)
 
     def call() -> Tensor:
         net.zero_grad(set_to_none=True)
@@ -98,27 +121,23 @@ def by_clone(steps: int) -> Callable[[], Tensor]:
     return call
 
 
-def calls(steps: int) -> dict[str, Callable[[], Tensor]]:
+OWN = {"loop": "loop", "grouped": "grouped", "vmap": "vmap", "recompute": "recompute", "own higher": "higher"}
+
+
+def calls(setting: Setting, steps: int) -> dict[str, Callable[[], Tensor]]:
     """What is measured, by name."""
-    return {
-        "loop": by_backend("loop", steps),
-        "grouped": by_backend("grouped", steps),
-        "vmap": by_backend("vmap", steps),
-        "recompute": by_backend("recompute", steps),
-        "own higher": by_backend("higher", steps),
-        "higher": by_higher(steps),
-        "clone and adapt": by_clone(steps),
-    }
+    made = {name: by_backend(setting, backend, steps) for name, backend in OWN.items() if name not in setting.left_out}
+    return made | {"higher": by_higher(setting, steps), "clone and adapt": by_clone(setting, steps)}
 
 
-def peak_mib(name: str, steps: int) -> float:
+def peak_mib(network: str, name: str, steps: int) -> float:
     """Growth of the largest resident memory over one meta-step after the first, in a process of its own."""
     code = (
         "import sys; sys.path.insert(0, '.')\n"
         "import resource, torch\n"
         "torch.set_num_threads(1)\n"
-        "from benchmarks.rml_meta.backends import calls, reset_peak, peak\n"
-        f"call = calls({steps})[{name!r}]\n"
+        "from benchmarks.rml_meta.backends import SETTINGS, calls, reset_peak, peak\n"
+        f"call = calls(SETTINGS[{network!r}], {steps})[{name!r}]\n"
         "reset_peak(); before = peak(); call(); print((peak() - before) / 1024)\n"
     )
     environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -138,33 +157,43 @@ def peak() -> int:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 
 
+def measure(network: str, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row of the table, and the seconds behind it."""
+    setting = SETTINGS[network]
+    made = calls(setting, steps)
+    losses = {name: float(call()) for name, call in made.items()}
+    times = interleaved(made, repeats=max(9 // steps, 3), warmup=1, clock=time.process_time)
+    seconds = {name: spread(values) for name, values in times.items()}
+    medians = {name: value["median"] for name, value in seconds.items()}
+    row: dict[str, Any] = {"network": network, "inner steps": steps, "higher (ms)": round(1e3 * medians["higher"], 1)}
+    row |= {f"{name} / higher": shown(medians, name) for name in (*OWN, "clone and adapt") if name != "higher"}
+    row["loop / grouped"] = medians["loop"] / medians["grouped"]
+    memory = ("loop", "grouped", "recompute", "higher", "clone and adapt")
+    row |= {f"{name} (MiB)": round(peak_mib(network, name, steps)) if setting.memory else "" for name in memory}
+    row["losses differ by"] = max(losses.values()) - min(losses.values())
+    return row, seconds
+
+
+def shown(medians: dict[str, float], name: str) -> float | str:
+    """The ratio to `higher`, empty where it was not measured."""
+    return medians[name] / medians["higher"] if name in medians else ""
+
+
 def main() -> None:
-    """Measure every backend and write the table."""
+    """Measure every backend and write the table, row by row."""
     torch.set_num_threads(1)
     rows, seconds = [], {}
-    for steps in STEPS:
-        made = calls(steps)
-        losses = {name: float(call()) for name, call in made.items()}
-        times = interleaved(made, repeats=max(15 // steps, 3), warmup=1)
-        medians = {name: spread(values)["median"] for name, values in times.items()}
-        seconds[steps] = {name: spread(values) for name, values in times.items()}
-        row: dict[str, Any] = {"inner steps": steps, "higher (ms)": round(1e3 * medians["higher"], 1)}
-        row |= {f"{name} / higher": medians[name] / medians["higher"] for name in made if name != "higher"}
-        row |= {f"{name} (MiB)": round(peak_mib(name, steps)) for name in ("loop", "grouped", "recompute", "higher")}
-        row["loop / grouped"] = medians["loop"] / medians["grouped"]
-        row["losses differ by"] = max(losses.values()) - min(losses.values())
-        rows.append(row)
-    memory = {steps: peak_mib("recompute", steps) for steps in (2, 20)}
-    save(
-        __file__,
-        QUESTION,
-        rows,
-        note=NOTE,
-        seconds=seconds,
-        recompute_mib=memory,
-        recompute_20_over_2=memory[20] / memory[2],
-        aims="loop / grouped >= 1.3 from 5 steps on, below higher and clone and adapt; loop (MiB) below higher's",
-    )
+    for network, setting in SETTINGS.items():
+        for steps in setting.steps:
+            row, seconds[f"{network}, {steps}"] = measure(network, steps)
+            rows.append(row)
+            table(rows, seconds)
+
+
+def table(rows: list[dict[str, Any]], seconds: dict[str, Any]) -> None:
+    """Write what there is."""
+    aims = "loop / grouped >= 1.3 from 5 steps on, below higher and clone and adapt; loop (MiB) below higher's"
+    save(__file__, QUESTION, rows, note=NOTE, seconds=seconds, aims=aims)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rml_meta import MAML, RML, Classifier, CosineLinear, Episode, adapt, build_backbone
+from rml_meta.adaptation.batch_norm import batch_norm
 from torch import Tensor, nn
 
 D = torch.float64
@@ -193,6 +194,64 @@ def test_what_cannot_be_grouped_is_refused_by_name(model: nn.Module, message: st
     if "dimension 1" not in message:  # which has three dimensions of logits
         values = [MAML(model, 0.1, 1, backend=b).training_loss(e) for b in ("auto", "loop")]  # type: ignore[arg-type]
         torch.testing.assert_close(values[0], values[1])
+
+
+class Viewed(nn.Module):
+    """Takes a view that needs the channels first in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.head = nn.Conv2d(2, 3, 3), nn.MaxPool2d(2), nn.Linear(27, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.conv(x))
+        return self.head(x.view(len(x), -1))
+
+
+def test_a_view_of_the_model_keeps_its_layout() -> None:
+    model, e = Viewed().to(D), tasks(3)
+    found = [gradient(MAML(model, 0.1, 2, backend=b), e) for b in ("loop", "grouped", "grouped")]  # type: ignore[arg-type]
+    for other in found[1:]:  # the second time the layout is known
+        torch.testing.assert_close(other, found[0], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 2, "ceil_mode": True}],
+)
+def test_pooling_of_any_kind(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = layers(
+        nn.Conv2d(2, 4, 2), nn.BatchNorm2d(4), nn.MaxPool2d(**options), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    e = tasks(2)
+    found = [gradient(MAML(model, 0.1, 2, backend=b), e) for b in PAIR]  # type: ignore[arg-type]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4, 3), (6, 2), (4, 3, 5)])
+def test_batch_norm_against_differences_and_torch(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(s, dtype=D, requires_grad=True) for s in (shape, shape[1], shape[1]))
+
+    def ours(*given: Tensor) -> Tensor:
+        return batch_norm(*given, 1e-5)
+
+    assert torch.autograd.gradgradcheck(ours, (x, weight, bias))
+    given, second = (x, weight, bias), []
+    for norm in (ours, lambda x, w, b: F.batch_norm(x, None, None, w, b, True, 0.0, 1e-5)):
+        grads = torch.autograd.grad((norm(*given).sin() ** 2).sum(), given, create_graph=True)
+        second.append(torch.autograd.grad(sum((g**2).sum() for g in grads), given))  # type: ignore[arg-type]
+    for one, other in zip(*second, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_batch_norm_has_no_third_derivative() -> None:
+    x, ones = torch.randn(4, 2, dtype=D, requires_grad=True), torch.ones(2, dtype=D, requires_grad=True)
+    first = torch.autograd.grad((batch_norm(x, ones, ones, 1e-5) ** 3).sum(), x, create_graph=True)[0]
+    second = torch.autograd.grad((first**3).sum(), x, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second.sum().backward()
 
 
 def test_reheaded_is_refused() -> None:

@@ -232,7 +232,8 @@ class MAML(GradientMethod):
         fast = adapt_grouped(loop, tasks.support_x, tasks.support_y)
         table = torch.as_tensor(partners, device=tasks.query_x.device)
         sets = [tasks.query_x[of_task] for of_task in table.T]
-        return torch.stack([grouped_outputs(problem, fast, loop.slow, q, self.inner_steps) for q in sets], 1)
+        outputs = [grouped_outputs(problem, fast, loop.slow, q, self.inner_steps, once=True) for q in sets]
+        return torch.stack(outputs, 1)
 
     def _grouped_problem(self, x: Tensor) -> InnerProblem | None:
         """The problem grouped for inputs (T, S, ...), made once for each T; None where the backend is another.
