@@ -17,8 +17,8 @@ from fdiv_noisy.choice.candidates import candidates
 from fdiv_noisy.choice.race import Plan, Race, run_race, warmup_steps
 from fdiv_noisy.choice.verdict import decide, is_settled
 from fdiv_noisy.estimation import select_structure
-from fdiv_noisy.estimation.blocks import completed
-from fdiv_noisy.estimation.structure import information_warnings, rate_interval
+from fdiv_noisy.estimation.blocks import completed, find_groups
+from fdiv_noisy.estimation.structure import information_warnings, label_floors, rate_interval
 from fdiv_noisy.noise import corrupt
 from fdiv_noisy.transition import check_matrix
 from torch import Tensor, nn
@@ -221,6 +221,35 @@ def test_groups_of_many_classes_are_not_uniform_noise() -> None:
     assert found.structure == "groups"
     assert found.rate == pytest.approx(float((labels != clean).float().mean()), abs=0.03)
     assert float((found.matrix() - matrix).abs().sum()) / 100 < 0.15
+
+
+def test_two_classes_that_look_alike_join_no_groups() -> None:
+    counts = torch.full((20, 20), 2)
+    for start in (0, 5, 10):
+        counts[start : start + 5, start : start + 5] = 60
+    counts[4, 5] = counts[5, 4] = 60  # of two groups
+    found = find_groups(counts)
+    assert found.members.tolist() == [0] * 5 + [5] * 5 + [10] * 5 + list(range(15, 20))
+    inside, links = 3 * 20 * 60, 2 * 60
+    assert found.share == pytest.approx(inside / (inside + links + (380 - 62) * 2))
+    assert found.contrast == pytest.approx(60 / ((links + (380 - 62) * 2) / (380 - 60)))
+    cycle = 60 * (torch.eye(20).roll(1, 1) + torch.eye(20).roll(1, 0)).long() + 2
+    assert find_groups(cycle).members.tolist() == list(range(20))
+
+
+def test_overlap_does_not_raise_the_rate_of_even_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean_probs = (3 * torch.randn(6000, 10, generator=generator)).softmax(1)
+    clean = torch.multinomial(clean_probs, 1, generator=generator)[:, 0]
+    even = torch.eye(10) * 0.7 + 0.03
+    labels = corrupt(clean, even, generator=generator)
+    probs = clean_probs @ even
+    assert float((clean_probs.argmax(1) == clean).float().mean()) < 0.75
+    assert label_floors(probs, labels).sum() == pytest.approx(0.3, abs=0.04)
+    assert label_floors(clean_probs, clean).sum() < 0.01
+    found = select_structure(probs, labels)
+    assert found.structure == "uniform"
+    assert found.rate == pytest.approx(float((clean != labels).float().mean()), abs=0.03)
 
 
 def test_completed_matrices_are_row_stochastic() -> None:

@@ -142,14 +142,11 @@ def _implied(race: Race, report: NoiseReport) -> dict[str, Tensor] | None:
 
 
 def _within_pairs(race: Race, report: NoiseReport) -> dict[str, Tensor]:
-    """By candidate, (M,): 0 for a guess outside the label's pair, else whether it is the label, less its share there.
-
-    A class without a pair is the label or is not.
-    """
+    """By candidate, (M,): 0 for a guess outside the label's pair, else whether it is the label less its share there."""
     partner = _partners(report)
     counts = torch.bincount(race.labels, minlength=len(partner)).double()
     share = counts / (counts + counts[partner]).clamp_min(1)
-    share[partner == torch.arange(len(partner))] = 0
+    share[partner == torch.arange(len(partner))] = 1
     found = _pair_found(race, report)
     return {
         name: ((guesses == race.labels).double() - share[guesses]) * found[name]

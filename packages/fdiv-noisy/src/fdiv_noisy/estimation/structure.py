@@ -7,17 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from fdiv_noisy.estimation.blocks import EVEN, MOST, background, completed, find_groups, fit_blocks
+from fdiv_noisy.estimation.blocks import EVEN, background, completed, find_groups, fit_blocks
 from fdiv_noisy.estimation.checks import check_probabilities
 from fdiv_noisy.estimation.pairs import find_pairs
 from fdiv_noisy.estimation.report import NoiseReport
 from fdiv_noisy.estimation.sets import AnchorSets, anchor_sets
-from fdiv_noisy.transition import Sparse, Transition, as_matrix, fit_sparse, fit_uniform
+from fdiv_noisy.transition import Sparse, Transition, Uniform, as_matrix, fit_sparse, fit_uniform
 
 CLEAN_RATE = 0.03
 TYPICAL = 0.01  # share of a class's samples that count as most typical
 FEWEST_TYPICAL = 60
 Z = 1.96
+LEAST_ALIKE = 0.2  # share of samples that look least like a class
 OVERLAP = (
     "the labels of the most typical samples are right: what seems wrong elsewhere may be classes that overlap, so that "
     "no correction should rest on this"
@@ -44,7 +45,8 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
       elsewhere may be overlap.
     * `sparse` if pairs of classes (`find_pairs`) hold more than 0.6 of all flips; `sparse+uniform` if the other flips
       are many and even. What is outside the pairs else is taken for class overlap.
-    * `groups` if groups of classes (`find_groups`) hold more than 0.6 of all flips, evenly inside each.
+    * `groups` if groups of classes (`find_groups`) hold more than 0.6 of all flips, or more than 0.4 where their
+      classes exchange ten times as many labels as others do, evenly inside each.
     * `uniform` if the matrix is near its uniform fit: what the fit misses, less the part that sampling error alone
       explains, is at most 0.2 of the flips or no larger than that sampling error. The general matrix would then be
       further off than the fit.
@@ -74,7 +76,7 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     elif (grouped := _in_groups(probs, labels, sets)) is not None:
         structure, transition = "groups", grouped
     elif misfit <= max(UNIFORM_MISFIT, by_chance):
-        structure, transition = "uniform", fit_uniform(sets.transition)[0]
+        structure, transition = "uniform", _uniform(probs, labels, sets)
     else:
         structure, transition = "general", sets.transition
     rate = wrong_share(as_matrix(transition), labels)
@@ -115,6 +117,28 @@ def _flips_are_likelier(sets: AnchorSets) -> bool:
     return bool((t.argmax(1) != torch.arange(len(t), device=t.device)).any())
 
 
+def label_floors(probs: Tensor, labels: Tensor) -> Tensor:
+    """(K,) share of each label among the fifth of samples that look least like its class.
+
+    There next to no sample is of the class, however much classes overlap, so that this is the chance of the label for
+    samples of any other class, under noise that gives it to all of them alike.
+
+    Args:
+        probs: (N, K) out-of-fold posteriors.
+        labels: (N,) int64 noisy labels.
+    """
+    n, k = probs.shape
+    rows = probs.topk(math.ceil(LEAST_ALIKE * n), 0, largest=False).indices
+    return (labels[rows] == torch.arange(k, device=labels.device)).float().mean(0)
+
+
+def _uniform(probs: Tensor, labels: Tensor, sets: AnchorSets) -> Uniform:
+    """The fit to the anchor sets, or that to the label floors where it is lower: overlap raises both."""
+    by_sets = fit_uniform(sets.transition)[0]
+    floors = label_floors(probs, labels).to(by_sets.rates)
+    return Uniform(floors) if float(floors.sum()) < float(by_sets.rates.sum()) else by_sets
+
+
 def _in_pairs(pure: AnchorSets, matrix: Tensor, pairs: Tensor) -> tuple[str, Transition]:
     """Pairs alone, or on a uniform background if what lies outside them is much and even."""
     if not _even_background(pure, pairs):
@@ -146,9 +170,9 @@ def _in_groups(probs: Tensor, labels: Tensor, sets: AnchorSets) -> Tensor | None
     k = probs.shape[1]
     counts = torch.bincount(probs.argmax(1) * k + labels, minlength=k * k).view(k, k)
     groups = find_groups(counts)
-    if groups.share <= MOST:
+    if not groups.hold_the_flips():
         return None
-    fit, missed = fit_blocks(sets.transition, groups.members)
+    fit, missed = fit_blocks(sets.transition, groups.members, label_floors(probs, labels))
     error = sets.standard_error()[groups.members[:, None] == groups.members].sum()
     flips = fit[groups.members[:, None] == groups.members].sum() - fit.diag().sum()
     by_chance = math.sqrt(2 / math.pi) * float(error / flips)
