@@ -11,7 +11,8 @@ from fdiv_noisy import noise
 from fdiv_noisy.cli import main
 from fdiv_noisy.cli.data import PUBLISHED, _model, load, noisy_labels
 from fdiv_noisy.cli.recipes import TrainConfig
-from fdiv_noisy.noise import load_labels
+from fdiv_noisy.estimation.doubts import other_rates, wrong_by_typicality
+from fdiv_noisy.noise import corrupt, load_labels
 from fdiv_noisy.noise.presets import LEVELS
 from fdiv_noisy.transition import as_matrix
 from PIL import Image
@@ -122,12 +123,39 @@ def test_make_and_inspect_have_the_labels_that_train_has(tmp_path: pathlib.Path,
     assert f"wrong labels: {wrong:.2%}" in capsys.readouterr().out
 
 
+def test_estimate_prints_its_doubts_and_draws_them(tmp_path: pathlib.Path, capsys) -> None:
+    picture = tmp_path / "noise.png"
+    command = ["estimate", "--noise", "uniform:0.4", "--plot", str(picture), "--device", "cpu", "--no-progress"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "uniform noise" in said
+    for name in ("anchor points", "confident joint", "dual-T", "label floors"):
+        rate = float(said.split(f"{name} ")[1].split("%")[0])
+        assert 25 < rate < 80
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_typical_samples_tell_overlap_from_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean_probs = (3 * torch.randn(4000, 5, generator=generator)).softmax(1)
+    clean = torch.multinomial(clean_probs, 1, generator=generator)[:, 0]
+    even = torch.eye(5) * 0.7 + 0.06
+    overlap = wrong_by_typicality(clean_probs, clean)
+    noise_too = wrong_by_typicality(clean_probs @ even, corrupt(clean, even, generator=generator))
+    assert overlap[0] < 0.03
+    assert overlap == sorted(overlap)
+    assert noise_too[0] == pytest.approx(0.24, abs=0.16)  # of 40 samples: two standard errors and more
+    assert noise_too[2] > 0.15 > overlap[2]
+    rates = other_rates(clean_probs, clean)
+    assert rates["label floors"] < 0.03 < rates["confident joint"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["noise", "make", "--noise", "uniform:0.4", "--out", "{}/labels.npy"], "written as .pt or .pth"),
         (["noise", "make", "--noise", "uniform:0.4", "--out", "{}/taken/labels.pt"], "cannot be written"),
-        (["estimate", "--train-size", "5"], "the noise of digits cannot be found"),
+        (["estimate", "--train-size", "5"], "the labels of digits cannot be judged"),
         (["evaluate", "--run", "{}/broken"], "is no JSON"),
         (["train", "--loss", "ce", "--out", "{}/taken"], "is a file: give a folder"),
     ],

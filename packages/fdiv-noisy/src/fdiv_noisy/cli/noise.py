@@ -10,9 +10,11 @@ from robustvision_core.run.runtime import Runtime
 
 from fdiv_noisy import noise
 from fdiv_noisy.cli import plots
-from fdiv_noisy.cli.criteria import find_noise
+from fdiv_noisy.cli.criteria import posteriors
 from fdiv_noisy.cli.data import clean_images, load, noisy_labels
 from fdiv_noisy.cli.options import EstimateConfig, InspectConfig, MakeConfig
+from fdiv_noisy.estimation import estimate
+from fdiv_noisy.estimation.doubts import other_rates, wrong_by_typicality
 
 
 def make_noise(config: MakeConfig) -> None:
@@ -40,11 +42,16 @@ def inspect_noise(config: InspectConfig) -> None:
 
 
 def estimate_noise(config: EstimateConfig) -> None:
-    """Print what the labels say of their noise."""
-    train_config = config.train_config(train_size=config.train_size, seed=config.seed, progress=config.progress)
+    """Print what the labels say of their noise, how far that can be believed, and draw both."""
+    changes = {"train_size": config.train_size, "seed": config.seed, "network": config.network}
+    train_config = config.train_config(progress=config.progress, **changes)
     with Runtime.session(config.device, seed=config.seed) as runtime:
         train = load(train_config).in_memory()
-        report = find_noise(train_config, train, runtime)
-    sys.stdout.write(f"{report}\n")
+        probs = posteriors(train_config, train, runtime)
+    report = estimate(train.images, train.labels, train.num_classes, probs=probs, seed=config.seed)
+    rates = other_rates(probs, train.labels)
+    others = ", ".join(f"{name} {rate:.1%}" for name, rate in rates.items())
+    sys.stdout.write(f"{report}\nother estimators say: {others}\n")
     if config.plot:
-        plots.transition(report.matrix(), train.classes, config.plot, f"{config.data}: estimated noise")
+        plots.noise(report, rates, wrong_by_typicality(probs, train.labels), train.classes, config.plot)
+        sys.stdout.write(f"drawn in {config.plot}\n")

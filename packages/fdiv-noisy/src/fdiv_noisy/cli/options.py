@@ -65,8 +65,10 @@ class EstimateConfig(DataConfig):
     """Of the small networks that are trained."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    plot: str = ""
-    """Write the estimated transition matrix as a picture here."""
+    network: str = "cnn"
+    """Of the networks that are trained, as of train; cnn takes a small one for grey images."""
+    plot: str = "noise.png"
+    """Draw the estimated transition matrix, and how far it can be believed, here; empty draws nothing."""
     progress: bool = True
     """Show a bar on a terminal."""
 
