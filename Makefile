@@ -7,7 +7,7 @@ TEST_JOBS ?= 2
 MANIFESTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type format bench wheels floors release-check docs browser browser-test pins clean
+.PHONY: help setup demo test lint type format bench wheels floors release-check docs pictures report browser browser-test pins clean
 
 help: ## show this help
 	@grep -hE '^[a-z%<>-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/<package>/' | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -77,6 +77,12 @@ docs: setup ## build the documentation site into site/
 	rm -rf site
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 -d docs/_build docs site
 	$(RUN) scripts/docs_coverage.py
+
+pictures: setup ## draw the pictures of the front page anew, from built-in data and the benchmarks' results
+	$(RUN) -m scripts.pictures
+
+report: setup ## write the reproduction report anew from the benchmarks' results
+	$(RUN) -m benchmarks report
 
 browser: docs browser-test ## build the site and look at every page in headless Chromium
 

@@ -2,7 +2,7 @@
 
 A benchmark is a module of ``benchmarks/PACKAGE`` that says which ``QUESTION`` it answers and has ``main()``. Those with
 ``LONG = True`` reproduce a table of the paper and run by name only. ``python -m benchmarks check`` compares what they
-wrote with what is committed.
+wrote with what is committed, ``python -m benchmarks report`` writes the pages of docs/report from it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import importlib
 import pathlib
 import sys
 
-from benchmarks import check
+from benchmarks import check, report
 
 
 def main() -> None:
     """Run what the arguments name."""
     package, *wanted = sys.argv[1:] or [""]
-    if package == "check":
-        sys.exit(check.main())
+    if package in (tools := {"check": check.main, "report": report.main}):
+        sys.exit(tools[package]())
     folder = pathlib.Path(__file__).parent / package
     if not package or not folder.is_dir():
         known = sorted(path.name for path in folder.parent.iterdir() if path.is_dir() and "_" in path.name.strip("_"))

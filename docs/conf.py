@@ -29,6 +29,7 @@ extensions = [
     "cli_pages",
     "code_map",
     "docstrings",
+    "front_page",
     "mathml",
 ]
 exclude_patterns = ["_build", "_ext"]

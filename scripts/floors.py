@@ -1,8 +1,9 @@
 """Try every package with the lowest versions that it declares: `make floors`.
 
 Each wheel of dist/ is installed with its extra `train` into a fresh environment in which every declared requirement is
-at its floor. There the README's examples and one quick training run must pass. `--python` names the interpreters to
-try; by default every one that uv finds on this machine and the packages support.
+at its floor, or at the lowest version above it that has a wheel for that Python. There the README's examples and one
+training run of seconds must pass. `--python` names the interpreters to try; by default every one of this machine that
+uv or pyenv knows and the packages support.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 UV = os.environ.get("UV", "uv")
 CORE = "robustvision-core"
 MANIFESTS = {path.parent.name: tomllib.loads(path.read_text()) for path in ROOT.glob("packages/*/pyproject.toml")}
+# a version of these without a wheel for a Python is none for most users
+COMPILED = ("matplotlib", "numpy", "opencv-python", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
@@ -31,16 +34,19 @@ def main() -> int:
     parser.add_argument("--newest", action="store_true", help="the newest versions instead, to try a new Python")
     arguments = parser.parse_args()
     failures = 0
-    for python in arguments.python or [version for version in PYTHONS if has_python(version)]:
+    for python in arguments.python or filter(None, map(find_python, PYTHONS)):
         for package in arguments.packages:
             failures += not try_package(package, python, "highest" if arguments.newest else "lowest-direct")
     return failures
 
 
-def has_python(version: str) -> bool:
-    """Whether uv finds this Python here, without fetching it."""
+def find_python(version: str) -> str | None:
+    """A Python of this version that is here already: one that uv finds, or one of pyenv's, by its path."""
     command = [UV, "python", "find", "--no-python-downloads", version]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        return version
+    root = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
+    return next((str(path) for path in sorted(root.glob(f"versions/{version}.*/bin/python"))), None)
 
 
 def declared(package: str) -> list[str]:
@@ -61,6 +67,7 @@ def try_package(package: str, python: str, resolution: str) -> bool:
             run([UV, "venv", "--quiet", "--python", python, "venv"], home)
             fresh = [f"--refresh-package={name}" for name in MANIFESTS]
             options = ["--quiet", "--python", "venv", "--find-links", str(ROOT / "dist"), "--resolution", resolution]
+            options += [f"--only-binary={name}" for name in COMPILED]
             run([UV, "pip", "install", *options, *fresh, package + extra, *declared(package)], home)
             for example in re.findall(
                 r"```python\n(.*?)```", (ROOT / "packages" / package / "README.md").read_text(), re.DOTALL

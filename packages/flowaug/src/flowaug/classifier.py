@@ -23,6 +23,8 @@ from flowaug.objective import (
 from flowaug.spaces import AffineSpace, check_images
 from flowaug.warp import compose, warp
 
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # the first from torch 2.7 on
+
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
@@ -194,7 +196,7 @@ class AugmentedClassifier(nn.Module):
 
     def _chunks(self, w: Tensor) -> Sequence[Tensor]:
         """Views w (B, S, d), as many at a time as `chunk` allows; all at once in an exported program."""
-        if torch.compiler.is_exporting():
+        if exporting():
             return [w]
         return w.split(max(1, self.chunk // max(1, len(w))), 1)
 
