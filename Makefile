@@ -77,6 +77,7 @@ docs: setup ## build the documentation site into site/
 	rm -rf site
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 -d docs/_build docs site
 	$(RUN) scripts/docs_coverage.py
+	$(RUN) scripts/clicks.py
 
 pictures: setup ## draw the pictures of the front page anew, from built-in data and the benchmarks' results
 	$(RUN) -m scripts.pictures

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 
-def row(what: str, step: Callable[[], Any], images: int, per_step: int, epochs: float, repeats: int = 2) -> dict[str, Any]:
+def row(
+    what: str, step: Callable[[], Any], images: int, per_step: int, epochs: float, repeats: int = 2
+) -> dict[str, Any]:
     """A row of a table of costs.
 
     Args:

@@ -26,8 +26,12 @@ class Palette:
         return self.series[0]
 
 
-LIGHT = Palette("#ffffff", "#1f2328", "#6e7781", ("#0a5ec2", "#b3530a", "#7a3e9d", "#1a7340", "#8a6d00", "#5c6670"), "#c0262d")
-DARK = Palette("#14181e", "#e6edf3", "#9da7b3", ("#6cb2ff", "#f0a35e", "#c99bea", "#5fc98a", "#e0c04c", "#a9b4c0"), "#ff7b72")
+LIGHT = Palette(
+    "#ffffff", "#1f2328", "#6e7781", ("#0a5ec2", "#b3530a", "#7a3e9d", "#1a7340", "#8a6d00", "#5c6670"), "#c0262d"
+)
+DARK = Palette(
+    "#14181e", "#e6edf3", "#9da7b3", ("#6cb2ff", "#f0a35e", "#c99bea", "#5fc98a", "#e0c04c", "#a9b4c0"), "#ff7b72"
+)
 PALETTES = {"": LIGHT, "-dark": DARK}
 """By what follows the name of a file."""
 
@@ -57,9 +61,7 @@ class Drawing:
         look = f'font-size="{number(size)}" text-anchor="{anchor}" fill="{colour or self.palette.ink}"'
         self.parts.append(f"<text {place} {look}{weight}>{html.escape(said, quote=False)}</text>")
 
-    def path(
-        self, commands: str, fill: str = "none", stroke: str = "none", width: float = 1.0, more: str = ""
-    ) -> None:
+    def path(self, commands: str, fill: str = "none", stroke: str = "none", width: float = 1.0, more: str = "") -> None:
         """Any path."""
         line = f' stroke="{stroke}" stroke-width="{number(width)}"' if stroke != "none" else ""
         self.parts.append(f'<path d="{commands}" fill="{fill}"{line}{more}/>')
@@ -121,13 +123,14 @@ class Scale:
     places: Point
 
     def __call__(self, value: float) -> float:
+        """The place of a value."""
         (low, high), (first, last) = self.values, self.places
         return first + (value - low) / (high - low) * (last - first)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round values between two, `most` at the most."""
-    step = 10.0 ** -9
+    step = 10.0**-9
     while True:
         for factor in (1, 2, 5):
             first, last = -(-low // (step * factor)), high // (step * factor)

@@ -97,17 +97,20 @@ def mean_shifted(method: str, colours: str) -> float:
 
 def test_figures_are_measured_ones() -> None:
     """Each sentence of the README that holds a figure, made from the JSON that it came from."""
-    noise = {name: row("fdiv_noisy/noise_table", method=name)["r0_2 (45.3 % wrong)"].split()[0] for name in ("CE", "auto")}
+    noise = {
+        name: row("fdiv_noisy/noise_table", method=name)["r0_2 (45.3 % wrong)"].split()[0] for name in ("CE", "auto")
+    }
     all_images = row("fdiv_noisy/headline", data="mnist", labels="r0_2")["auto"].split()[0]
     adapted = row("pseudolabel_da/headline", row="balanced")
     before = sorted(float(value) for value in adapted["before adaptation"].split("/"))
     flow, augerino = (row("flowaug/sprites", preset="sprites-45", augmenter=name) for name in ("flow", "augerino"))
     layer = row("diffpnp_pose/published_layer", n=9, B=24)
     own = "of each environment"
+    after = adapted["target (%)"].split()[0][:4]
     sentences = [
         f"cross-entropy {float(noise['CE']):.1f} %, the loss that was found {float(noise['auto']):.1f} %; all images, "
         f"{float(all_images):.1f} %.",
-        f"MNIST to MNIST-M: {before[0]:.0f} to {before[-1]:.0f} % before, {adapted['target (%)'].split()[0][:4]} % after",
+        f"MNIST to MNIST-M: {before[0]:.0f} to {before[-1]:.0f} % before, {after} % after",
         f"a spread of {float(flow['spread before (degrees)'].split()[0]):.1f} degrees falls to "
         f"{float(flow['spread after alignment'].split()[0]):.1f}, where one distribution for all images leaves "
         f"{float(augerino['spread after alignment'].split()[0]):.1f}.",

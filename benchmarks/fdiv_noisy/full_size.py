@@ -15,7 +15,7 @@ QUESTION = "How long would the paper's runs on photos take on one core?"
 RUNS = (
     ("CIFAR-10, PreAct ResNet-18", "preact_resnet18", 32, 10, 50_000, 16, 100),
     ("CIFAR-100, PreAct ResNet-18", "preact_resnet18", 32, 100, 50_000, 16, 220),
-    ("Clothing1M, ResNet-50", "resnet50", 224, 14, 1_000_000, 4, 40),
+    ("Clothing1M, ResNet-50", "resnet50", 224, 14, 1_000_000, 2, 40),
 )
 
 

@@ -19,8 +19,8 @@ def main() -> None:
     """Measure a step of each."""
     affine = AffineSpace(("tx", "ty", "rot", "scale", "stretch", "shear"))
     rows = [
-        _row(PAPERS, "fixup_resnet8", 32, 10, affine, 20, 32, 50_000, 200),
-        _row("CIFAR-10, no augmentation", "fixup_resnet8", 32, 10, None, 1, 256, 50_000, 200),
+        _row(PAPERS, "fixup_resnet8", 32, 10, affine, 20, 8, 50_000, 200),
+        _row("CIFAR-10, no augmentation", "fixup_resnet8", 32, 10, None, 1, 64, 50_000, 200),
         _row("CIFAR-10, 13-layer network, flow", "layer13", 32, 10, affine, 5, 10, 50_000, 200),
         _row("TinyImageNet, flow", "preact_resnet18", 64, 200, CropSpace(), 4, 5, 100_000, 160),
     ]
@@ -33,6 +33,12 @@ def _row(
     network = build(name, 3, side, classes)
     x, labels = torch.rand(batch, 3, side, side) * 2 - 1, torch.randint(classes, (batch,))
     if space is None:
-        return row(what, training(lambda: torch.nn.functional.cross_entropy(network(x), labels), network), images, batch, epochs)
+        return row(
+            what,
+            training(lambda: torch.nn.functional.cross_entropy(network(x), labels), network),
+            images,
+            batch,
+            epochs,
+        )
     model = AugmentedClassifier(network, FlowAugmenter(space, flow=FlowSpec(layers=12)), n_train=views)
     return row(what, training(lambda: model.loss(x, labels, alpha=0.1).total, model), images, batch, epochs)

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import pathlib
 
-from benchmarks.report.pages import pages
+from benchmarks.report.pages import written
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "docs" / "report"
 
 
 def main(folder: pathlib.Path = FOLDER) -> int:
     """Write every page and drawing, and remove those that no claim gives any more."""
-    made = pages()
+    made = written()
     for name, text in made.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
     old = [path for path in folder.rglob("*.*") if path.relative_to(folder).as_posix() not in made]
     for path in old:
         path.unlink()

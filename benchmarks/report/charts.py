@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from benchmarks.drawing import Drawing, Scale, ticks
 from benchmarks.report.claims import Claim
 from benchmarks.report.figures import Figure, numbers, reach, select
 
-WIDTH, LEFT, RIGHT, ROW = 720, 250, 600, 24
+WIDTH, LEFT, RIGHT, ROW = 720, 250, 590, 24
 MARKS = {"paper": "the paper", "aim": "the aim"}
 Curve = list[tuple[float, float]]
 
@@ -61,7 +62,7 @@ def _frame(sheet: Drawing, x: Scale, height: float, unit: str) -> None:
     for value in ticks(*x.values):
         sheet.line([(x(value), 6), (x(value), height - 34)], sheet.palette.faint, 0.4)
         sheet.text((x(value), height - 20), f"{value:g}", 11, "middle", sheet.palette.faint)
-    sheet.text((RIGHT + 14, height - 20), unit, 11, "start", sheet.palette.faint)
+    sheet.text((WIDTH - 10, height - 5), unit, 11, "end", sheet.palette.faint)
 
 
 def _legend(sheet: Drawing, figures: Sequence[Figure], height: float) -> None:
@@ -124,6 +125,6 @@ def _apart(places: Sequence[float], least: float = 15) -> list[float]:
     """Places moved down until none covers another."""
     moved = list(places)
     order = sorted(range(len(places)), key=places.__getitem__)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in itertools.pairwise(order):
         moved[after] = max(moved[after], moved[before] + least)
     return moved

@@ -12,13 +12,13 @@ HEAD = """# Reproduction report
 
 What the five papers claim, what was run here, and what came out. Every figure is read from the JSON files in
 `benchmarks/*/results`, which hold the machine, the versions and the command; `python -m benchmarks report` writes these
-pages from them and from `benchmarks/*/claims.toml`. *In part* and *not reproduced* say what is missing on the page of the
-paper. Figures with ± are mean and standard deviation over seeds, or the 95 % interval where it is said.
+pages from them and from `benchmarks/*/claims.toml`. The page of a paper says what is missing where a claim is
+reproduced in part or not. Figures with ± are mean and standard deviation over seeds, or the 95 % interval where it is said.
 """
 TABLE = "| claim | here | paper | difference | outcome |\n| --- | --- | --- | --- | --- |"
 
 
-def pages() -> dict[str, str]:
+def written() -> dict[str, str]:
     """Every file by its path below docs/report."""
     held = papers()
     made = {"index.md": index(held)}
@@ -67,7 +67,7 @@ def page(paper: Paper) -> str:
 
 def _told(claim: Claim) -> str:
     parts = [f"### {claim.claim}\n"]
-    head = f"**{_outcome(claim)}.** {claim.filled(claim.note)}".strip()
+    head = f"**{_outcome(claim).capitalize()}.** {claim.filled(claim.note)}".strip()
     parts.append(f"{head}\n")
     told = {"The paper": claim.says, "Run": claim.filled(claim.run), "Cost": claim.filled(claim.cost)}
     parts += [f"*{name}:* {text}\n" for name, text in told.items() if text]

@@ -39,7 +39,9 @@ def polar(sheet: Drawing, x: float, shares: list[float], colour: str) -> None:
     """Share of each direction as the radius; no rotation points upwards."""
     for radius in (RADIUS, RADIUS * 0.4):
         circle = f"M{x - radius:.1f} {CENTRE}a{radius:.1f} {radius:.1f} 0 1 0 {2 * radius:.1f} 0"
-        sheet.path(f"{circle}a{radius:.1f} {radius:.1f} 0 1 0 {-2 * radius:.1f} 0", stroke=sheet.palette.faint, width=0.6)
+        sheet.path(
+            f"{circle}a{radius:.1f} {radius:.1f} 0 1 0 {-2 * radius:.1f} 0", stroke=sheet.palette.faint, width=0.6
+        )
     most, count, points = max(shares), len(shares), []
     for place in range(count):
         radius = RADIUS * (0.4 + 0.6 * math.sqrt(shares[place] / most))
