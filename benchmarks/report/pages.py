@@ -13,7 +13,8 @@ HEAD = """# Reproduction report
 What the five papers claim, what was run here, and what came out. Every figure is read from the JSON files in
 `benchmarks/*/results`, which hold the machine, the versions and the command; `python -m benchmarks report` writes these
 pages from them and from `benchmarks/*/claims.toml`. The page of a paper says what is missing where a claim is
-reproduced in part or not. Figures with ± are mean and standard deviation over seeds, or the 95 % interval where it is said.
+reproduced in part or not. Figures with ± are mean and standard deviation over seeds, or the 95 %
+interval where it is said.
 """
 TABLE = "| claim | here | paper | difference | outcome |\n| --- | --- | --- | --- | --- |"
 
