@@ -56,6 +56,36 @@ class Environment:
         return self.run(str(self.bin / "python"), *flags, "-c", code).stdout
 
 
+TRAINED = {"flowaug": ["--data", "digits", "--train-size", "200"]}  # sprites are drawn first, which takes longer
+ASK = {"rml-meta": ["--support", "support"]}
+
+IMAGES = """
+from PIL import Image
+import pathlib
+for name, shade in (("dark", 20), ("light", 220)):
+    for folder in ("support/" + name, "new"):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        for n in range(2):
+            Image.new("RGB", (60 + 9 * n, 50), (shade + n,) * 3).save(f"{folder}/{name}{n}.png")
+pathlib.Path("new/broken.png").write_bytes(b"no image")
+"""
+
+
+def train_and_predict(script: str, environment: Environment) -> None:
+    """A run of a few seconds, and what it makes of new images, one of them broken."""
+    program = str(environment.bin / script)
+    if "predict" not in environment.run(program, "--help").stdout:
+        pytest.fail(f"{script} has no verb predict")
+    smoke = ["--preset", "smoke", "--device", "cpu", "--no-progress", "--out", "run", *TRAINED.get(script, [])]
+    environment.run(program, "train", *smoke)
+    environment.python(IMAGES)
+    said = environment.run(program, "predict", "--run", "run", "--images", "new", "--out", "out", *ASK.get(script, []))
+    assert "broken.png" in said.stdout + said.stderr
+    rows = (environment.folder / "out" / "predictions.csv").read_text().splitlines()
+    assert rows[0].startswith("file,")
+    assert sum(".png" in row for row in rows) >= 4
+
+
 @pytest.fixture(params=CASES, ids=["".join(case) for case in CASES])
 def installed(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> tuple[str, str, Environment]:
     name, extra = request.param
@@ -82,6 +112,7 @@ def test_wheel_installs_imports_and_helps(installed: tuple[str, str, Environment
         assert f"usage: {script}" in environment.run(str(environment.bin / "python"), "-m", module, "--help").stdout
         if extra:
             assert "--seed" in environment.run(str(environment.bin / script), "train", "--help").stdout
+            train_and_predict(script, environment)
         else:
             refused = environment.run(str(environment.bin / script), "train", status=2).stderr
             assert f'pip install "{name}[train]"' in refused

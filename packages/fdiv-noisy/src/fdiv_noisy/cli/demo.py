@@ -5,8 +5,11 @@ from __future__ import annotations
 import pathlib
 import sys
 from dataclasses import replace
+from typing import Any
 
 import torch
+from robustvision_core.data import ImageSet
+from robustvision_core.predict import Predictor, Preprocessing, predict_unseen
 from robustvision_core.run import plots
 from robustvision_core.run.folder import new_folder
 from robustvision_core.run.metrics import accuracy
@@ -14,7 +17,7 @@ from robustvision_core.run.runtime import Runtime
 from tqdm import tqdm
 
 from fdiv_noisy.cli import criteria
-from fdiv_noisy.cli.classifier import confusion_on_test, make_classifier
+from fdiv_noisy.cli.classifier import confusion_on_test, image_shape, make_classifier
 from fdiv_noisy.cli.data import load
 from fdiv_noisy.cli.options import DemoConfig
 from fdiv_noisy.cli.recipes import TrainConfig
@@ -30,12 +33,13 @@ def demo(config: DemoConfig) -> None:
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "fdiv-noisy-demo")
     results: dict[str, dict[str, float]] = {}
     wrong: dict[str, float] = {}
+    last: Any = ()
     with tqdm(
         total=len(NOISES) * len(LOSSES), desc="demo", disable=not (config.progress and sys.stderr.isatty())
     ) as bar:
         for noise in NOISES:
             for loss in LOSSES:
-                wrong[noise], right = run(config, noise, loss)
+                wrong[noise], right, *last = run(config, noise, loss)
                 results.setdefault(loss, {})[noise] = right
                 bar.update()
     lines = ["clean test accuracy on digits, %", " " * 20 + "".join(f"{noise:>16}" for noise in NOISES)]
@@ -43,11 +47,12 @@ def demo(config: DemoConfig) -> None:
     for loss, title in LOSSES.items():
         lines.append(f"{title:<20}" + "".join(f"{100 * results[loss][noise]:>16.1f}" for noise in NOISES))
     draw(results, folder / "plots" / "demo.png")
+    lines.append(predict_unseen(*last, folder))  # with the last training
     sys.stdout.write("\n".join([*lines, f"picture: {folder / 'plots' / 'demo.png'}", f"run folder: {folder}"]) + "\n")
 
 
-def run(config: DemoConfig, noise: str, loss: str) -> tuple[float, float]:
-    """Share of wrong labels and clean test accuracy of one training."""
+def run(config: DemoConfig, noise: str, loss: str) -> tuple[float, float, Predictor, ImageSet]:
+    """Share of wrong labels and clean test accuracy of one training, the classifier, and the test images."""
     quick = replace(TrainConfig.PRESETS["quick"], noise=noise, loss=loss, epochs=config.epochs, seed=config.seed)
     with Runtime.session(config.device, seed=config.seed) as runtime:
         noisy = load(quick)
@@ -56,7 +61,11 @@ def run(config: DemoConfig, noise: str, loss: str) -> tuple[float, float]:
         step = Step(classifier.network, criterion)
         fit_on(replace(quick, progress=False), noisy, runtime, None, step, classifier)
         found = confusion_on_test(quick, classifier, noisy, runtime)
-    return noisy.wrong_labels or 0.0, accuracy(found)
+    shape = image_shape(quick, noisy.train)
+    prepared = Preprocessing.of((*shape, shape[1]), classifier.mean, classifier.std)
+    predictor = Predictor(classifier.network, prepared, noisy.train.classes, device=runtime.device)
+    assert isinstance(noisy.test, ImageSet)  # nothing is streamed here
+    return noisy.wrong_labels or 0.0, accuracy(found), predictor, noisy.test
 
 
 def draw(results: dict[str, dict[str, float]], path: pathlib.Path) -> None:

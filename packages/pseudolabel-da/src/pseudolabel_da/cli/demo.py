@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from robustvision_core.data import ImageSet
+from robustvision_core.predict import Predictor, Preprocessing, predict_unseen
 from robustvision_core.run import plots as core_plots
 from robustvision_core.run.folder import new_folder
 from robustvision_core.run.runtime import Runtime
@@ -26,8 +28,8 @@ def demo(config: DemoConfig) -> None:
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "pseudolabel-da-demo")
     quick = TrainConfig.PRESETS["quick"].changed(seed=config.seed, device=config.device, progress=False)
     alone = quick.changed(method="source", pretrain=quick.pretrain + quick.epochs, batch_norm="shared")
-    control, _ = run(alone)
-    adapted, periods = run(quick)
+    control, *_ = run(alone)
+    adapted, periods, predictor, new = run(quick)
     final = adapted["final"]
     rows = {
         f"source only, {quick.pretrain} epochs": adapted["start"],
@@ -40,16 +42,21 @@ def demo(config: DemoConfig) -> None:
     lines += [f"  {record.selected:>4} of {record.pool}, {record.wrong} wrong" for record in periods]
     draw(rows, folder / "plots" / "demo.png")
     plots.periods(periods, folder / "plots" / "periods.png")
+    lines.append(predict_unseen(predictor, new, folder))
     sys.stdout.write("\n".join([*lines, f"picture: {folder / 'plots' / 'demo.png'}", f"run folder: {folder}"]) + "\n")
 
 
-def run(config: TrainConfig) -> tuple[dict[str, Any], Sequence[PeriodRecord]]:
-    """The summary of one training, and its periods."""
+def run(config: TrainConfig) -> tuple[dict[str, Any], Sequence[PeriodRecord], Predictor, ImageSet]:
+    """The summary of one training, its periods, what it predicts with, and the target's test images."""
     with Runtime.session(config.device, seed=config.seed) as runtime:
         data = load(config, runtime.device)
         step = new_step(config, data, runtime)
         fit_on(config, data, runtime, None, step)
-        return report(config, data, runtime, step)[1], step.state.periods
+        test, half = data.target_test, torch.full((data.target_test.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
+        summary = report(config, data, runtime, step)[1]
+        prepared = Preprocessing.of(test.shape, half, half)
+        predictor = Predictor(step.network, prepared, test.classes, device=runtime.device)
+        return summary, step.state.periods, predictor, test
 
 
 def draw(rows: dict[str, float], path: pathlib.Path) -> None:

@@ -6,14 +6,19 @@ import pathlib
 import sys
 
 import torch
+from robustvision_core.data import ImageSet, select_classes
+from robustvision_core.predict import Predictor, Preprocessing, predict_unseen
 from robustvision_core.run.folder import new_folder
 from robustvision_core.run.runtime import Runtime
 from tqdm import tqdm
 
-from rml_meta.cli import class_split, plots
+from rml_meta.cli import class_split, learners, plots
+from rml_meta.cli.class_split import ClassSplit
 from rml_meta.cli.options import DemoConfig
 from rml_meta.cli.recipes import TrainConfig
+from rml_meta.cli.taught import taught
 from rml_meta.cli.train import fit_on, make_step, novel_tasks, test_novel
+from rml_meta.methods import FewShotMethod
 
 METHODS = ("maml", "rml")
 TESTS = {"novel_as_trained": "colours as in training", "novel": "colours say nothing"}
@@ -24,9 +29,12 @@ def demo(config: DemoConfig) -> None:
     torch.set_num_threads(1)  # as fast as two for images this small, and many times faster where others use the cores
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "rml-meta-demo")
     results: dict[str, dict[str, float]] = {title: {} for title in TESTS.values()}
+    said: list[str] = []
     with tqdm(total=len(METHODS), desc="demo", disable=not sys.stderr.isatty()) as bar:
         for method in METHODS:
-            for name, value in run(trained(config, method)).items():
+            found, line = run(trained(config, method), folder)
+            said = [line]  # of the last method
+            for name, value in found.items():
                 results[TESTS[name]][method.upper()] = value
             bar.update()
     path = folder / "plots" / "demo.png"
@@ -34,7 +42,7 @@ def demo(config: DemoConfig) -> None:
     plots.bars(results, path, title=title, chance=20)
     lines = [f"accuracy on {title}, %", " " * 26 + "".join(f"{method.upper():>8}" for method in METHODS)]
     lines += [f"{look:<26}" + "".join(f"{value:>8.1f}" for value in of.values()) for look, of in results.items()]
-    sys.stdout.write("\n".join([*lines, f"picture: {path}"]) + "\n")
+    sys.stdout.write("\n".join([*lines, f"picture: {path}", *said]) + "\n")
 
 
 def trained(config: DemoConfig, method: str) -> TrainConfig:
@@ -53,11 +61,26 @@ def trained(config: DemoConfig, method: str) -> TrainConfig:
     )
 
 
-def run(config: TrainConfig) -> dict[str, float]:
-    """Accuracies in percent of one training."""
+def run(config: TrainConfig, folder: pathlib.Path) -> tuple[dict[str, float], str]:
+    """Accuracies in percent of one training, and how it predicts on images of novel classes."""
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         split = class_split.load(config)
         step = make_step(config, split)
         fit_on(config, split, runtime, None, step)
         found = test_novel(step.method, novel_tasks(config, split, runtime), runtime)
-    return {name: 100 * value["accuracy"] for name, value in found.items()}
+        predictor, new = shown_one_each(config, split, step.method, runtime)
+        said = predict_unseen(predictor, new, folder)
+    return {name: 100 * value["accuracy"] for name, value in found.items()}, said
+
+
+def shown_one_each(
+    config: TrainConfig, split: ClassSplit, method: FewShotMethod, runtime: Runtime
+) -> tuple[Predictor, ImageSet]:
+    """The method, taught five novel classes by their first images, and the other images of these."""
+    novel = select_classes(split.novel, range(config.ways))
+    first = torch.tensor([int((novel.labels == label).nonzero()[0]) for label in range(config.ways)])
+    support, rest = novel.take(first), torch.ones(len(novel), dtype=torch.bool).index_fill_(0, first, False)
+    prepared = Preprocessing.of(split.base.shape, *learners.statistics(config, split.base))
+    where = runtime.device
+    predictor = taught(method, prepared, support.images.to(where), support.labels.to(where), novel.classes)
+    return predictor, novel.take(rest)

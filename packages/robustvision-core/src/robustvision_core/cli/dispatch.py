@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
@@ -49,6 +50,7 @@ def dispatch(package: str, commands: Verbs, argv: Sequence[str] | None = None) -
         return 0
     try:
         with _sigterm_raises():
+            _quiet_on_large_images()
             status = _run(package, program, commands, argv)
             sys.stdout.flush()
             return status
@@ -77,6 +79,11 @@ def split_verb(argv: Sequence[str], commands: Mapping[str, Any]) -> tuple[str, l
             return verb, list(argv[len(words) :])
     words = [word for word in argv[:2] if not word.startswith("-")]
     raise unknown_name("verb", " ".join(words), commands)
+
+
+def _quiet_on_large_images() -> None:
+    """Images up to twice Pillow's limit are read; it refuses larger ones, and would warn of these."""
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
 
 
 def _run(package: str, program: str, commands: Verbs, argv: list[str]) -> int:

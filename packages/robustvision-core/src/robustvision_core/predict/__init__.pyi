@@ -1,10 +1,12 @@
 from .about import describe as describe
 from .about import read_about as read_about
 from .export import export as export
+from .export import export_network as export_network
 from .load import load_run as load_run
 from .options import ExportOptions as ExportOptions
 from .options import PredictOptions as PredictOptions
 from .predictor import Predictions as Predictions
 from .predictor import Predictor as Predictor
 from .preprocessing import Preprocessing as Preprocessing
+from .unseen import predict_unseen as predict_unseen
 from .write import write_predictions as write_predictions

@@ -34,19 +34,36 @@ def export(predictor: Predictor, out: str | pathlib.Path, format: str = "torch")
         UserError: The network cannot be exported, what was written gives other logits, or onnx and onnxruntime are
             missing.
     """
-    out = pathlib.Path(out)
-    network = copy.deepcopy(predictor.network).cpu().eval()
-    own = predictor.preprocessing
-    example = torch.zeros(2, own.channels, own.size, own.size)
-    path = {"torch": _write_torch, "onnx": _write_onnx}[format](network, example, out)
+    out, own = pathlib.Path(out), predictor.preprocessing
+    path = export_network(predictor.network, torch.zeros(2, own.channels, own.size, own.size), out, format)
+    write_json(out / "preprocessing.json", own.plain() | {"classes": list(predictor.classes), "scale": 255})
+    return path
+
+
+def export_network(network: nn.Module, example: Tensor, out: str | pathlib.Path, format: str = "torch") -> pathlib.Path:
+    """Write a network, and compare what was written with it on other images.
+
+    Args:
+        network: From one tensor (B, ...) to one tensor (B, ...).
+        example: An input of two or more, of the shape and type that the network takes.
+        out: Folder for `model.pt2` or `model.onnx`.
+        format: As of `export`; the batch may be of any size.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: As `export`.
+    """
+    network = copy.deepcopy(network).cpu().eval()
+    path = {"torch": _write_torch, "onnx": _write_onnx}[format](network, example, pathlib.Path(out))
     trial = torch.randn(BATCH, *example.shape[1:], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(trial)
     given = {"torch": _run_torch, "onnx": _run_onnx}[format](path, trial)
     worst = float((given - expected).abs().max())
     if not worst <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise UserError(f"{path} gives logits that differ by {worst:.2g} from the network's: it is not to be used")
-    write_json(out / "preprocessing.json", own.plain() | {"classes": list(predictor.classes), "scale": 255})
+        raise UserError(f"{path} gives values that differ by {worst:.2g} from the network's: it is not to be used")
     return path
 
 

@@ -41,11 +41,12 @@ def find_images(spec: str) -> list[pathlib.Path]:
     return found
 
 
-def write_predictions(predictor: Predictor, options: PredictOptions) -> pathlib.Path:
+def write_predictions(predictor: Predictor, options: PredictOptions, *, quiet: bool = False) -> pathlib.Path:
     """Predict on the images that `options` names; returns the folder with `predictions.csv` and `predictions.png`.
 
     The table has one row an image: file, label by name, confidence, and what the method knows besides. Images that
     cannot be read are named on the error stream and left out. After Ctrl-C the table holds what was done until then.
+    With `quiet` the files are not named at the end.
 
     Raises:
         DataError: There are no images, none can be read, or, with `strict`, one cannot.
@@ -67,8 +68,9 @@ def write_predictions(predictor: Predictor, options: PredictOptions) -> pathlib.
     if not done:
         raise DataError(f"{options.images}: none of {broken} images can be read")
     _draw(sheet, predictor, out / "predictions.png")
-    left_out = f", {broken} left out" if broken else ""
-    sys.stdout.write(f"{done} images{left_out}: {out / 'predictions.csv'}, {out / 'predictions.png'}\n")
+    if not quiet:
+        left_out = f", {broken} left out" if broken else ""
+        sys.stdout.write(f"{done} images{left_out}: {out / 'predictions.csv'}, {out / 'predictions.png'}\n")
     return out
 
 
