@@ -42,8 +42,9 @@ def test_unseen_images_are_written_and_told_apart(
     labels = torch.arange(40) % 2
     images = (200 * labels + 20).byte()[:, None, None, None].expand(-1, channels, 8, 8).contiguous()
     labels[0] = 1  # a wrong one
-    for _ in range(2):  # an earlier demonstration's images are replaced
-        said = predict_unseen(predictor, ImageSet(images, labels, ("dark", "bright")), tmp_path, 10)
+    data = ImageSet(images, labels, ("dark", "bright"))
+    predict_unseen(predictor, data, tmp_path, 12)  # an earlier demonstration's images are replaced
+    said = predict_unseen(predictor, data, tmp_path, 10)
     assert said == f"predictions for 10 images not trained on, 9 of them right: {tmp_path}/predictions/predictions.png"
     assert len(list((tmp_path / "new").iterdir())) == 10
     assert (tmp_path / "predictions" / "predictions.png").is_file()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import sys
 from dataclasses import replace
-from typing import Any
 
 import torch
 from robustvision_core.data import ImageSet
@@ -33,13 +32,14 @@ def demo(config: DemoConfig) -> None:
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "fdiv-noisy-demo")
     results: dict[str, dict[str, float]] = {}
     wrong: dict[str, float] = {}
-    last: Any = ()
+    last: list[tuple[Predictor, ImageSet]] = []
     with tqdm(
         total=len(NOISES) * len(LOSSES), desc="demo", disable=not (config.progress and sys.stderr.isatty())
     ) as bar:
         for noise in NOISES:
             for loss in LOSSES:
-                wrong[noise], right, *last = run(config, noise, loss)
+                wrong[noise], right, predictor, new = run(config, noise, loss)
+                last = [(predictor, new)]
                 results.setdefault(loss, {})[noise] = right
                 bar.update()
     lines = ["clean test accuracy on digits, %", " " * 20 + "".join(f"{noise:>16}" for noise in NOISES)]
@@ -47,7 +47,7 @@ def demo(config: DemoConfig) -> None:
     for loss, title in LOSSES.items():
         lines.append(f"{title:<20}" + "".join(f"{100 * results[loss][noise]:>16.1f}" for noise in NOISES))
     draw(results, folder / "plots" / "demo.png")
-    lines.append(predict_unseen(*last, folder))  # with the last training
+    lines += [predict_unseen(predictor, new, folder) for predictor, new in last]
     sys.stdout.write("\n".join([*lines, f"picture: {folder / 'plots' / 'demo.png'}", f"run folder: {folder}"]) + "\n")
 
 
