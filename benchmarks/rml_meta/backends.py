@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -26,6 +28,8 @@ NOTE = (
     "4 tasks of 5 ways, 1 shot, 28x28, float32; 15 queries a class and 32 channels; ResNet-10 at its own width "
     "and with 3 queries a class, for its cost; process-CPU time, interleaved medians, one thread"
 )
+
+AIMS = "loop / grouped >= 1.3 from 5 steps on, below higher and clone and adapt; loop (MiB) below higher's"
 
 
 @dataclass(frozen=True)
@@ -179,21 +183,17 @@ def shown(medians: dict[str, float], name: str) -> float | str:
     return medians[name] / medians["higher"] if name in medians else ""
 
 
-def main() -> None:
-    """Measure every backend and write the table, row by row."""
+def main(*only: tuple[str, int]) -> None:
+    """Measure every backend and write the table, row by row; with `only`, those rows beside the ones of the JSON."""
     torch.set_num_threads(1)
-    rows, seconds = [], {}
-    for network, setting in SETTINGS.items():
-        for steps in setting.steps:
-            row, seconds[f"{network}, {steps}"] = measure(network, steps)
-            rows.append(row)
-            table(rows, seconds)
-
-
-def table(rows: list[dict[str, Any]], seconds: dict[str, Any]) -> None:
-    """Write what there is."""
-    aims = "loop / grouped >= 1.3 from 5 steps on, below higher and clone and adapt; loop (MiB) below higher's"
-    save(__file__, QUESTION, rows, note=NOTE, seconds=seconds, aims=aims)
+    path = pathlib.Path(__file__).parent / "results" / "backends.json"
+    held = json.loads(path.read_text(encoding="utf-8")) if only and path.exists() else {"rows": [], "seconds": {}}
+    found = {(row["network"], row["inner steps"]): row for row in held["rows"]}
+    seconds = held["seconds"]
+    every = [(network, steps) for network, setting in SETTINGS.items() for steps in setting.steps]
+    for network, steps in only or every:
+        found[network, steps], seconds[f"{network}, {steps}"] = measure(network, steps)
+        save(__file__, QUESTION, [found[one] for one in every if one in found], note=NOTE, seconds=seconds, aims=AIMS)
 
 
 if __name__ == "__main__":
