@@ -156,7 +156,7 @@ def no_more_space(package: str, top: pathlib.Path) -> None:
         process = start(package, [*train(package, 4000), "--out", str(folder)])
         wait_for(folder / "checkpoint.pt", process)
         must(process.poll() is None, f"{package}: ended before its first checkpoint")
-        fill(disk, process.pid)
+        fill(disk, process)
         status, errors = finish(process)
         one_line(package, status, errors, str(folder))
         must(epochs_kept(folder)[0] >= 1, f"{package}: the checkpoint is lost")
@@ -176,14 +176,17 @@ def small_disk(top: pathlib.Path) -> Iterator[pathlib.Path]:
             subprocess.run(["umount", str(disk)], check=True)
 
 
-def fill(disk: pathlib.Path, process: int) -> None:
-    """Take what is left of the disk; where it is not a disk of its own, forbid the process to write larger files."""
+def fill(disk: pathlib.Path, process: subprocess.Popen[str]) -> None:
+    """Take what is left of the disk, and what the process frees of it; a folder gets a limit on its files instead."""
     if not disk.is_mount():
-        resource.prlimit(process, resource.RLIMIT_FSIZE, (2000, 2000))
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2000, 2000))
         return
-    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
-        while True:
-            file.write(b"0" * 4096)
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        while process.poll() is None:
+            with contextlib.suppress(OSError):
+                while file.write(b"0" * 4096) == 4096:
+                    pass
+            time.sleep(0.01)
 
 
 def damage(package: str, top: pathlib.Path) -> None:
