@@ -10,6 +10,7 @@ import torch
 from diffpnp_pose import Huber, SampleConsensus, solve_pnp
 from diffpnp_pose.pnp import host
 from diffpnp_pose.pnp.linearise import linearise
+from diffpnp_pose.pnp.refine import refine
 
 
 @pytest.mark.parametrize("options", [{}, {"robust": Huber(1.0)}, {"robust": SampleConsensus(3.0)}, {"init": "sqpnp"}])
@@ -24,6 +25,18 @@ def test_poses_are_those_of_torch(
     assert torch.equal(found.valid, plain.valid)
     for name in ("pose", "cost", "covariance"):
         torch.testing.assert_close(getattr(found, name), getattr(plain, name), rtol=1e-7, atol=1e-8)
+
+
+def test_as_many_steps_as_in_torch(make_case: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case(30, 9, 0.5)
+    found = solve_pnp(case.x, case.z, case.K, weights=case.c)
+    problem, start = found.solution.problem, found.solution.t + 0.05
+    on_host = refine(problem, found.solution.R, start, 40)
+    monkeypatch.setattr(host, "numpy", lambda: None)
+    in_torch = refine(problem, found.solution.R, start, 40)
+    assert int((on_host.iterations - in_torch.iterations).abs().max()) <= 1
+    assert on_host.iterations.min() > 1
+    assert in_torch.converged.all()
 
 
 @pytest.mark.parametrize("exact", [False, True])

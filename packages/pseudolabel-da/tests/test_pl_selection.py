@@ -32,6 +32,10 @@ def test_threshold_is_a_sigmoid(rho: float, accuracy: float) -> None:
     assert float(pl.adaptive_threshold(torch.tensor(accuracy), rho)) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_the_usual_steepness_is_3() -> None:
+    assert float(pl.adaptive_threshold(1.0)) == pytest.approx(0.9525741268)
+
+
 def test_threshold_warns_and_refuses() -> None:
     with pytest.warns(UserWarning, match="rho should be above 0"):
         assert float(pl.adaptive_threshold(0.5, -1.0)) < 0.5

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -290,15 +291,17 @@ def test_reheaded_fits_the_head_on_the_other_task(pairing: str) -> None:
     assert_same(loss, expected / count, net)  # type: ignore[operator]
 
 
-def risks_and_penalties(net: Net, e: Episode) -> tuple[list[Tensor], list[Tensor]]:
-    """Mean risk of each environment's queries, and its penalty by autograd, of cross pairs with two environments."""
+def risks_and_penalties(net: Net, e: Episode, environments: int = 2) -> tuple[list[Tensor], list[Tensor]]:
+    """Mean risk of each environment's queries, and its penalty by autograd, of cross pairs in two groups."""
     flat = Episode(*(v.flatten(0, 1) for v in e[:4]))  # type: ignore[union-attr]
     risks, penalties = [], []
-    for env in range(2):
+    for env in range(environments):
         w = torch.ones((), dtype=torch.float64, requires_grad=True)
         losses, scaled = [], []
-        for group in range(2):
-            i, j = 2 * group + 1 - env, 2 * group + env
+        for group, other in itertools.product(range(2), range(environments)):
+            if other == env:
+                continue
+            i, j = environments * group + other, environments * group + env
             adapted = inner(dict(net.named_parameters()), flat.support_x[i], flat.support_y[i])
             logits = forward(adapted, flat.query_x[j])
             losses.append(F.cross_entropy(logits, flat.query_y[j]))
@@ -309,11 +312,12 @@ def risks_and_penalties(net: Net, e: Episode) -> tuple[list[Tensor], list[Tensor
     return risks, penalties
 
 
+@pytest.mark.parametrize("environments", [2, 3])
 @pytest.mark.parametrize("penalty", ["irmv1", "vrex", "std"])
-def test_penalties_by_environment(penalty: str) -> None:
+def test_penalties_by_environment(penalty: str, environments: int) -> None:
     net = network()
-    e = episodes(2, 2)
-    risks, penalties = risks_and_penalties(net, e)
+    e = episodes(2, environments)
+    risks, penalties = risks_and_penalties(net, e, environments)
     spread = torch.stack(risks)
     value = {
         "irmv1": torch.stack(penalties).mean(),

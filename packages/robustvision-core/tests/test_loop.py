@@ -105,6 +105,26 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: path
     assert without_time([left]) == without_time([right])
 
 
+def test_handlers_of_signals_are_the_callers_again_after_training() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train(None, epochs=1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_checkpoint_with_the_sums_of_one_process_resumes(tmp_path: pathlib.Path) -> None:
+    expected, _ = train(Run(tmp_path / "whole", CONFIG))
+    stopping = Numbers()
+    stopping.stop_at = (1, 3)
+    with pytest.raises(Interrupted):
+        train(Run(tmp_path / "cut", CONFIG), batches=stopping)
+    state = load_checkpoint(tmp_path / "cut" / "checkpoint.pt")
+    (state["progress"]["sums"],) = state["progress"]["sums"]  # as it was written before there was one a process
+    save_checkpoint(tmp_path / "cut" / "checkpoint.pt", state)
+    actual, records = train(Run(tmp_path / "cut", CONFIG, resume=True))
+    assert same(actual, expected)
+    assert without_time(records) == without_time(read_metrics(tmp_path / "whole"))
+
+
 def test_run_directory_has_everything(tmp_path: pathlib.Path) -> None:
     state, records = train(Run(tmp_path / "run", CONFIG), epochs=2)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG
