@@ -111,6 +111,17 @@ def test_second_derivatives_of_the_mixture_are_those_of_the_plain_one() -> None:
     compare(*found)
 
 
+@pytest.mark.parametrize(("images", "n"), [(0, 3), (1, 1)])
+def test_few_and_no_images(images: int, n: int) -> None:
+    flow = ConditionalFlow(3, 4, FlowSpec(layers=2))
+    context = torch.randn(images, 4, requires_grad=True)
+    w, log_prob = flow.sample(context, n)
+    assert (w.shape, log_prob.shape) == ((images, n, 3), (images, n))
+    (w.sum() + log_prob.sum()).backward()
+    assert context.grad is not None
+    assert context.grad.shape == context.shape
+
+
 def test_samples_may_be_changed_in_place() -> None:
     flow = ConditionalFlow(3, 4, FlowSpec(layers=2))
     w, log_prob = flow.sample(torch.randn(2, 4), 5)

@@ -52,9 +52,8 @@ class ImplicitMixture(torch.autograd.Function):
         centre, size = (value.permute(2, 1, 0)[:, :, None].contiguous() for value in (loc, log_scale))
         t = (points[:, None] - centre).mul_(torch.exp(-size))
         terms = torch.square(t).mul_(-0.5).sub_(size)
-        levels = t.new_empty(
-            t.shape[0] + 1, *t.shape[1:]
-        )  # log-posteriors given the coordinates before, not normalised
+        # log-posteriors given the coordinates before, not normalised
+        levels = t.new_empty(len(t) + 1, *t.shape[1:])
         levels[0] = log_weights.t()[:, None]
         for i, term in enumerate(terms):
             torch.add(levels[i], term, out=levels[i + 1])
@@ -184,7 +183,7 @@ class AffineStack(torch.autograd.Function):
             grad_fixed = torch.addmm(grad_fixed, inner.t(), below)
             kept = len(stack.sets[i - 1][0]) if i else 0
             grad_fixed, grad_new = _turned_back(orders[i], grad_fixed, scaled, kept)
-        grad_terms = grad_hidden.view(-1, n, batch).sum(1)
+        grad_terms = grad_hidden.view(len(given[1]), n, batch).sum(1)
         return None, grad_new.reshape(d, n, batch).permute(2, 1, 0), grad_terms, *found
 
 
