@@ -102,9 +102,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows = [
-        sampling(n, width, layers, 40 if n < 10 else 20) for width in WIDTHS for layers in (12, SHORT) for n in VIEWS
+        sampling(n, width, layers, 30 if n < 10 else 15) for width in WIDTHS for layers in (12, SHORT) for n in VIEWS
     ]
-    rows += [warping(n, 30 if n < 10 else 15) for n in VIEWS]
+    rows += [warping(n, 20 if n < 10 else 10) for n in VIEWS]
     more: dict[str, Any] = {"densities": densities()}
     print("negative log-likelihood of a known density, by layers:", more["densities"])
     if pathlib.Path("/proc/self/status").exists():
