@@ -23,7 +23,7 @@ QUESTION = "What do sampling, warping and prediction cost beside plain per-sampl
 BATCH, SIDE, CONTEXT = 128, 32, 32
 VIEWS = [4, 20]
 WIDTHS = [32, 64]
-SHORT = 8  # layers of ours that fit a density as well as twelve of the published form
+SHORT = 8  # layers of ours; what that costs in likelihood stands under `densities`
 MEMORY_VIEWS = [20, 100, 400]
 
 
