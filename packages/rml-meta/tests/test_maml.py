@@ -163,6 +163,25 @@ def test_norms_of_each_step() -> None:
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
+def test_losses_of_all_steps_see_the_norms_of_their_step() -> None:
+    net, e = network(), episodes(1)
+    reference = copy.deepcopy(net)
+    maml = MAML(net, 0.1, 2, per_step_norm=True, multi_step_epochs=4)
+    tables = dict(zip(maml.table_names, maml.norm_tables, strict=True))
+    with torch.no_grad():
+        for table in tables.values():
+            table += 0.3 * torch.randn_like(table)
+    p = {n: v for n, v in reference.named_parameters() if "body.1" not in n}
+    expected = torch.zeros((), dtype=torch.float64)
+    for k, weight in enumerate(multi_step_weights(2, 0, 4)):
+        row, after = ({n: t[place] for n, t in tables.items()} for place in (k, k + 1))
+        loss = F.cross_entropy(forward(p | row, e.support_x[0]), e.support_y[0])
+        grads = torch.autograd.grad(loss, list(p.values()), create_graph=True)
+        p = {n: v - 0.1 * g for (n, v), g in zip(p.items(), grads, strict=True)}
+        expected = expected + weight * F.cross_entropy(forward(p | after, e.query_x[0]), e.query_y[0])
+    torch.testing.assert_close(maml.meta_loss(e), expected, rtol=1e-10, atol=1e-12)
+
+
 def test_multi_step_loss() -> None:
     net, e = network(), episodes(2)
     maml = MAML(net, 0.1, 3, multi_step_epochs=10)
@@ -340,9 +359,11 @@ def test_penalty_waits_and_rescales() -> None:
     torch.testing.assert_close(values[2], full / 10)
     assert torch.equal(values[2], values[3])
     assert int(rml.steps_done) == 4
+    with torch.no_grad():
+        rml.training_loss(e)
     rml.eval()
     rml.training_loss(e)
-    assert int(rml.steps_done) == 4
+    assert int(rml.steps_done) == 4  # only steps of training count
     raw = RML(net, 0.1, 2, penalty="vrex", penalty_weight=10.0, rescale=False).meta_loss(e)
     torch.testing.assert_close(raw.detach(), full)
 

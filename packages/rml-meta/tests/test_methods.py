@@ -344,3 +344,27 @@ def test_meta_lstm_learns_rule_and_start_with_constant_gradients() -> None:
 def test_wrong_options(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_rule_starts_as_slow_gradient_descent() -> None:
+    torch.manual_seed(0)
+    cell = MetaCell()
+    theta, grad = torch.randn(2, 30), torch.randn(2, 30)
+    with torch.no_grad():
+        state = cell(cell.start(theta), torch.rand(2), grad)
+    assert 0.98 < float(state.forget.min()) < float(state.forget.max()) < 1
+    assert 0 < float(state.inputs.min()) < float(state.inputs.max()) < 0.02
+    torch.testing.assert_close(state.theta, state.forget * theta - state.inputs * grad)
+
+
+def test_matching_by_default_is_the_published_attention() -> None:
+    generator = torch.Generator().manual_seed(0)
+    support, query = (torch.randn(count, 8, generator=generator) for count in (5, 4))
+    labels = torch.tensor([0, 0, 1, 2, 2])
+    method = MatchingNet(nn.Identity(), 8, contextual=False)
+    cosine = F.cosine_similarity(query[:, None], support[None], dim=-1)
+    assert (cosine < 0).any()
+    attention = (100 * cosine.relu()).softmax(1)
+    shares = torch.stack([attention[:, labels == c].sum(1) for c in range(3)], 1)
+    found = method.predict(method.fit_support(support, labels), query)
+    torch.testing.assert_close(found.exp(), shares, rtol=1e-3, atol=1e-5)
