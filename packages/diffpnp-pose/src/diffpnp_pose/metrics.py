@@ -151,9 +151,9 @@ class PoseMetrics:
 
         Returns:
             `NPE` and `AD` (radians), lower is better; `ACC2`, `ACC5` (angle under k degrees and position within k cm),
-            `ADD2`, `ADD5` (under k % of the diagonal), `Proj2`, `Proj5` (under k pixels) in percent; `AUC` (of ADD up
-            to a tenth of the diagonal) and, where `symmetric` asks for it, `ADD-S5` in percent; medians of NPE and AD;
-            `fail15`, the percentage of rotations more than 15 degrees off; and the number of `samples`.
+            `ADD2`, `ADD5`, `ADD10` (under k % of the diagonal), `Proj2`, `Proj5` (under k pixels) in percent; `AUC` (of
+            ADD up to a tenth of the diagonal) and, where `symmetric` asks for it, `ADD-S5` in percent; medians of NPE
+            and AD; `fail15`, the percentage of rotations more than 15 degrees off; and the number of `samples`.
 
         Raises:
             ValueError: nothing was added.
@@ -165,7 +165,7 @@ class PoseMetrics:
         values = {"NPE": npe.mean(), "AD": ad.mean()}
         for k in (2, 5):
             values[f"ACC{k}"] = 100 * ((degrees < k) & (cm < k)).double().mean()
-        for k in (2, 5):
+        for k in (2, 5, 10):
             values[f"ADD{k}"] = 100 * (add < k / 100 * self.diagonal).double().mean()
         for k in (2, 5):
             values[f"Proj{k}"] = 100 * (proj < k).double().mean()

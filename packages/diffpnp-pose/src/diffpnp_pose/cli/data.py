@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import torch
@@ -11,9 +12,12 @@ from robustvision_core.data.offline.drones import pixels
 from robustvision_core.errors import DataError
 from torch import Tensor
 
+from diffpnp_pose.cli.crops.crop_set import cut, opaque
+from diffpnp_pose.cli.mesh.source import load_mesh
 from diffpnp_pose.cli.recipes import TrainConfig
 
 STRIDE = 4  # of the networks' heat-maps
+SMALLEST = 32  # pixels, or eight cells, of an object
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's: known without the training set
 _SHARES = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}  # of sets with one split; videos stay in order
 
@@ -29,7 +33,7 @@ def load(config: TrainConfig, split: str) -> PoseSet:
     if any(side % STRIDE for side in size):
         raise DataError(f"--size {config.size}: width and height must be multiples of {STRIDE}")
     count = getattr(config, f"{split}_size")
-    held = resize(_load(config, split, count, size), size)
+    held = _images(config, split, count, size)
     own = len(held.objects[0].keypoints)
     if own < 4:
         raise DataError(f"{held.name}: {held.objects[0].name} has {own} keypoints, a pose needs at least 4")
@@ -37,6 +41,31 @@ def load(config: TrainConfig, split: str) -> PoseSet:
     if not len(held):
         raise DataError(f"{held.name}: no item has all of its keypoints in the image")
     return held.take(_spread(len(held), count)) if 0 < count < len(held) else held
+
+
+def _images(config: TrainConfig, split: str, count: int, size: tuple[int, int]) -> PoseSet:
+    """Whole images, or crops; those of train with coverage as fourth channel."""
+    if config.data.startswith("mesh:"):
+        return load_mesh(config, split, size)
+    held = _load(config, split, count, size)
+    if not config.crop.on:
+        resized = resize(held, size)
+        if split == "train":
+            warn_of_small(resized)
+        return resized
+    crops = cut(held, size, config.crop.margin)
+    return crops if split == "train" else opaque(crops)
+
+
+def warn_of_small(poses: PoseSet) -> None:
+    """Say so on the error stream where most objects span fewer cells of a heat-map than keypoints can be told apart."""
+    extent = (poses.boxes[:, 2:] - poses.boxes[:, :2]).amax(1)
+    if len(extent) and float(extent.median()) < SMALLEST:
+        sys.stderr.write(
+            f"{poses.name}: half of the objects are below {float(extent.median()):.0f} pixels, or "
+            f"{float(extent.median()) / STRIDE:.0f} cells of a heat-map: too small to be seen well; "
+            "take a larger --size, or --crop.on True\n"
+        )
 
 
 def _load(config: TrainConfig, split: str, count: int, size: tuple[int, int]) -> PoseSet:

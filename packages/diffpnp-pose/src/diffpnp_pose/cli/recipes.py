@@ -49,14 +49,82 @@ class PoseOptions:
 
 
 @dataclass(frozen=True)
+class CropOptions:
+    """Crops around the object instead of whole images; the camera matrix follows. Images of mesh: are always crops."""
+
+    on: bool = False
+    """Crop the images of lmo, bop, uava and drones too."""
+    margin: float = 1.4
+    """How much larger than the object's box a crop is."""
+    boxes: str = ""
+    """A detector's boxes for testing, CSV (file, left, top, right, bottom) or BOP's JSON; empty takes those of the
+    data."""
+    turn: float = 30.0
+    """In training, largest turn in the image, degrees, either way."""
+    zoom: float = 1.2
+    """In training, largest scale; the smallest is one over it."""
+    shift: float = 0.08
+    """In training, largest shift, as a share of the crop."""
+    hide_share: float = 0.5
+    """In training, share of the crops that have something before the object."""
+    hide: float = 0.5
+    """Largest share of such a crop that is hidden."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("margin", 1, 10), ("turn", 0, 180), ("zoom", 1, 4), ("shift", 0, 0.5), ("hide_share", 0, 1), ("hide", 0, 1)
+        ):  # fmt: skip
+            if not least <= getattr(self, name) <= most:
+                raise UserError(f"crop.{name} must be within {least} and {most}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """What is drawn of `--data mesh:PATH`, and the real images beside it."""
+
+    unit: float = 0.0
+    """Metres a unit of the file; 0 takes metres, and millimetres for meshes larger than 5."""
+    keypoints: int = 12
+    """Vertices that the network finds: each is the farthest from those before."""
+    points: str = ""
+    """A CSV file of keypoints instead (columns x, y, z, in the unit of the mesh)."""
+    distance: tuple[float, float] = (0.0, 0.0)
+    """Nearest and farthest, metres; 0 0 takes 2.5 to 8 diameters of the object."""
+    elevation: tuple[float, float] = (-90.0, 90.0)
+    """Lowest and highest view, degrees above the object's x-y plane; 0 90 sees what stands on a table."""
+    roll: float = 180.0
+    """Largest turn about the camera's axis, degrees, either way."""
+    background: str = ""
+    """A folder or archive of photos; empty draws textures."""
+    real: str = ""
+    """Real images to mix in: lmo (the first 3/5 of its photos), or bop:PATH."""
+    real_share: float = 0.3
+    """Their share of an epoch."""
+    test: str = ""
+    """Real images to test on: lmo (those that `real` has not taken), or bop:PATH; empty tests on drawn ones."""
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.keypoints <= 256:
+            raise UserError(f"mesh.keypoints must be within 4 and 256, got {self.keypoints}")
+        if not -90 <= self.elevation[0] <= self.elevation[1] <= 90:
+            raise UserError(f"mesh.elevation must be within -90 and 90, lower first, got {self.elevation}")
+        if any(self.distance) and not 0 < self.distance[0] <= self.distance[1]:
+            raise UserError(f"mesh.distance must be positive, nearer first, got {self.distance}")
+        if not (0 <= self.roll <= 180 and 0 < self.real_share < 1 and self.unit >= 0):
+            raise UserError("mesh.roll must be within 0 and 180, mesh.real_share between 0 and 1, mesh.unit 0 or more")
+
+
+@dataclass(frozen=True)
 class TrainConfig(RunOptions):
     """Train a network that finds keypoints in images of one object, and poses through them."""
 
     preset: str = "quick"
-    """Which defaults the other options change: quick (about 3 minutes of two cores), smoke (tries the code), paper."""
+    """Which defaults the other options change: quick (about 3 minutes of two cores), smoke (tries the code), paper, or
+    mesh (crops drawn from a mesh, about half an hour of a core)."""
     data: str = "drones"
     """Images with poses: drones (rendered here; synthetic is another name), uava (the paper's), lmo (real photos: the
-    first 3/5 of LM-O's test images train, 1/5 validates, 1/5 tests), or bop:PATH."""
+    first 3/5 of LM-O's test images train, 1/5 validates, 1/5 tests), bop:PATH, or mesh:PATH (crops drawn from a PLY or
+    OBJ file)."""
     drone: Literal["m2ed", "tello"] = "m2ed"
     """Of drones and uava: m2ed is 0.6 m across, tello a quarter of that."""
     object: int = 1
@@ -66,7 +134,7 @@ class TrainConfig(RunOptions):
     distance: tuple[float, float] = (0.7, 1.5)
     """Nearest and farthest, in metres, of drones."""
     train_size: int = 0
-    """Images to train on; 0 takes all, of drones 512."""
+    """Images to train on; 0 takes all, of drones 512, of mesh 4096."""
     val_size: int = 128
     """Images of the validation set, which chooses the best epoch; 0 takes the last. The test set never chooses."""
     test_size: int = 128
@@ -88,6 +156,8 @@ class TrainConfig(RunOptions):
     lr: float = 3e-3
     """Learning rate of Adam."""
     pose: PoseOptions = field(default_factory=PoseOptions)
+    crop: CropOptions = field(default_factory=CropOptions)
+    mesh: MeshOptions = field(default_factory=MeshOptions)
 
     PRESETS: ClassVar[dict[str, TrainConfig]]
     MAY_GROW: ClassVar[frozenset[str]] = frozenset({"pose.epochs"})  # more of the first phase would move the second
@@ -95,6 +165,8 @@ class TrainConfig(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.data.startswith("mesh:") and not self.crop.on:
+            object.__setattr__(self, "crop", replace(self.crop, on=True))
         if self.data == "synthetic":
             object.__setattr__(self, "data", "drones")
         if self.network_size not in NETWORK_SIZES[self.network]:
@@ -133,6 +205,18 @@ TrainConfig.PRESETS = {
         batch_size=24,
         lr=1e-4,
         pose=PoseOptions(lr=0.0, clip_norm=1e-4),
+    ),
+    "mesh": replace(
+        _QUICK,
+        preset="mesh",
+        size="128x128",
+        val_size=256,
+        test_size=0,
+        train_size=6144,
+        batch_size=16,
+        epochs=20,
+        pose=PoseOptions(epochs=6),
+        crop=CropOptions(on=True),
     ),
     "cpu": _QUICK,  # a former name
 }

@@ -27,7 +27,7 @@ def score(poses: PoseSet, found: Predictions) -> dict[str, float]:
     thing = poses.objects[0]
     vertices = (thing.keypoints if thing.mesh is None else thing.mesh.vertices).cpu()
     metrics = PoseMetrics(vertices, diagonal=thing.diameter)
-    truth = poses.R.cpu(), poses.t.cpu(), poses.K.cpu()
+    truth = poses.R.cpu(), poses.t.cpu(), getattr(poses, "source_K", poses.K).cpu()
     for rows in torch.arange(len(poses)).split(max(1, _VERTICES // len(vertices))):
         metrics.update(found.R[rows], found.t[rows], *(value[rows] for value in truth))
     return metrics.compute() | {"valid": 100 * float(found.valid.float().mean())}

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from robustvision_core.data import PoseBatch, PoseBatches, PoseSet
+from robustvision_core.data.batches.base import BatchOptions
 from robustvision_core.run.folder import Run
 from robustvision_core.run.loop import fit
 from robustvision_core.run.runtime import Runtime, derive_seed
 from torch import Tensor, nn
 
 from diffpnp_pose.cli import plots
+from diffpnp_pose.cli.crops.batches import CropBatches
+from diffpnp_pose.cli.crops.crop_set import CropSet
+from diffpnp_pose.cli.crops.scene import backgrounds
 from diffpnp_pose.cli.data import MEAN, STD, load
 from diffpnp_pose.cli.inference import find_poses, keypoints_of, make_network, predict
 from diffpnp_pose.cli.recipes import TrainConfig
@@ -98,16 +103,22 @@ def train(config: TrainConfig) -> pathlib.Path:
 
 
 def fit_on(
-    config: TrainConfig, training: PoseSet, held: PoseSet | None, runtime: Runtime, run: Run | None, step: Step
+    config: TrainConfig,
+    training: PoseSet,
+    held: PoseSet | None,
+    runtime: Runtime,
+    run: Run | None,
+    step: Step,
+    watch: Callable[[], Mapping[str, float]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `step` through both phases; records of the epochs."""
+    """Train `step` through both phases; records of the epochs, with the values of `watch`, which choose nothing."""
     batches = make_batches(config, training, runtime)
     wrapped = runtime.wrap(step)
 
     def validate() -> dict[str, float]:
         assert held is not None
         values = score(held, predict(step.network, held, runtime, config.pose.solver))
-        return {f"val_{name.lower()}": values[name] for name in (*EIGHT, "valid")}
+        return {f"val_{name.lower()}": values[name] for name in (*EIGHT, "valid")} | (watch() if watch else {})
 
     optimizer = torch.optim.Adam(step.parameters(), config.lr)
     if config.pose.clip_norm:
@@ -140,18 +151,20 @@ def clip_where_posing(optimizer: torch.optim.Optimizer, step: Step, largest: flo
 
 
 def make_batches(config: TrainConfig, poses: PoseSet, runtime: Runtime) -> PoseBatches:
-    """Shuffled training batches."""
-    return PoseBatches(
-        poses,
-        config.batch_size,
-        shuffle=True,
-        seed=derive_seed(config.seed, "order"),
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-        mean=torch.tensor(MEAN),
-        std=torch.tensor(STD),
-        device=runtime.device,
-    )
+    """Shuffled training batches; of crops, each time otherwise."""
+    options: BatchOptions = {
+        "shuffle": True,
+        "seed": derive_seed(config.seed, "order"),
+        "rank": runtime.rank,
+        "world_size": runtime.world_size,
+        "mean": torch.tensor(MEAN),
+        "std": torch.tensor(STD),
+        "device": runtime.device,
+    }
+    if not isinstance(poses, CropSet):
+        return PoseBatches(poses, config.batch_size, **options)
+    bank = backgrounds(config.mesh.background, (poses.shape[2], poses.shape[1]), config.seed, 0)
+    return CropBatches(poses, bank, config.crop, config.batch_size, **options)
 
 
 def finish(config: TrainConfig, runtime: Runtime, run: Run, step: Step, records: list[dict[str, Any]]) -> None:

@@ -1,0 +1,1 @@
+"""Crops around an object, for images in which it is small."""

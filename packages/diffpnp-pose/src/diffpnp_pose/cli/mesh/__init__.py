@@ -1,0 +1,1 @@
+"""Training images drawn from an object's mesh."""
