@@ -17,6 +17,7 @@ from diffpnp_pose.cli.scoring import score
 from diffpnp_pose.cli.train import Step, fit_on
 from robustvision_core.data.reading.archives import read_members
 from robustvision_core.data.registry.query import data_root
+from robustvision_core.run.files import write_json
 from robustvision_core.run.folder import Run
 from robustvision_core.run.runtime import Runtime
 
@@ -66,18 +67,24 @@ def train_cell(config: TrainConfig, folder: pathlib.Path, before: float) -> floa
         clocked = time.process_time()
         test = load(config, "test")
         paused += time.process_time() - clocked
-        done = [record["minutes"] for record in run.metrics()] if run.resume else []
-        base = done[-1] if done else before
+        clock = folder / "clock.json"
+        base = json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else before
+
+        def minutes_now() -> float:
+            return base + (time.process_time() - started - paused) / 60
 
         def watch() -> dict[str, float]:
             nonlocal paused
-            minutes, clocked = base + (time.process_time() - started - paused) / 60, time.process_time()
+            minutes, clocked = minutes_now(), time.process_time()
             values = score(test, predict(step.network, test, runtime, config.pose.solver))
             paused += time.process_time() - clocked
             return {"minutes": minutes} | {f"real_{name}": values[name] for name in SHOWN}
 
-        records = fit_on(config, training, held, runtime, run, step, watch)
-        run.close()
+        try:
+            records = fit_on(config, training, held, runtime, run, step, watch)
+        finally:
+            write_json(clock, minutes_now())
+            run.close()
     print(folder.name, {name: round(value, 3) for name, value in records[-1].items()}, flush=True)
     return records[-1]["minutes"]
 

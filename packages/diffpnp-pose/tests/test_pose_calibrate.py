@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffpnp_pose import Distortion, project, so3_exp, undistort_points
 from diffpnp_pose.cli import main
-from diffpnp_pose.cli.calibrate import read_camera
+from diffpnp_pose.cli.camera import read_camera
 
 F = torch.float64
 K = torch.tensor([[400.0, 0, 322], [0, 405, 238], [0, 0, 1]], dtype=F)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from diffpnp_pose import epnp, gaussian_targets, project, projection_loss, solve_pnp, spatial_softmax
-from diffpnp_pose.cli.data import load, resize
+from diffpnp_pose.cli.crops.whole import resize
+from diffpnp_pose.cli.data import load
 from diffpnp_pose.cli.inference import Predictions, find_poses, keypoints_of, make_network, ordered_batches, predict
 from diffpnp_pose.cli.recipes import TrainConfig
 from diffpnp_pose.cli.scoring import by_distance, score

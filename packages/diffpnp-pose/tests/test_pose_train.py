@@ -190,7 +190,10 @@ def test_demo_prints_its_table(tmp_path: pathlib.Path, cache: str, capsys: pytes
     assert main(["demo", *small, "--data-root", cache, "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines[2:6]] == ["position error", "angle", "ADD5", "Proj2"]
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"demo.png", "poses_lh.png", "poses_lp.png"}
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {
+        "demo.png", "poses_lh.png", "poses_lp.png", "predictions.png"
+    }  # fmt: skip
+    assert lines[-1].endswith(str(tmp_path / "plots" / "predictions.png"))
 
 
 @pytest.mark.parametrize("name", TrainConfig.PRESETS)

@@ -20,6 +20,16 @@ COMMANDS = {
         ".evaluate:evaluate",
         ".options:EvaluateConfig",
     ),
+    "predict": (
+        "find poses in new images or a video",
+        ".prediction.verbs:predict",
+        ".options:PredictConfig",
+    ),
+    "export": (
+        "write the keypoint network for use elsewhere",
+        ".prediction.verbs:export",
+        "robustvision_core.predict.options:ExportOptions",
+    ),
     "solve": (
         "find poses from a file of correspondences",
         ".solve:solve",

@@ -1,37 +1,18 @@
-"""`diffpnp-pose calibrate`: a camera from photos of a chessboard, and the file that holds it."""
+"""`diffpnp-pose calibrate`: a camera from photos of a chessboard."""
 
 from __future__ import annotations
 
-import json
-import math
 import pathlib
 import sys
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from robustvision_core.errors import DataError
 from robustvision_core.run.files import write_json
-from torch import Tensor
 
 from diffpnp_pose.cli.options import CalibrateConfig
-from diffpnp_pose.distortion import Distortion
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _FEWEST = 3  # views from which five coefficients and a camera matrix are determined
-
-
-@dataclass(frozen=True, eq=False)
-class CameraFile:
-    """A camera.
-
-    Attributes:
-        K: camera matrix in pixels, (3, 3) float64.
-        distortion: that of its lens.
-    """
-
-    K: Tensor
-    distortion: Distortion
 
 
 def calibrate(config: CalibrateConfig) -> None:
@@ -83,26 +64,3 @@ def _corners(config: CalibrateConfig, cv2: Any) -> tuple[dict[str, Any], tuple[i
         several = ", ".join(f"{name} has {w}x{h}" for (w, h), name in sizes.items())
         raise DataError(f"{config.images}: images of one camera have one size, but {several}")
     return seen, next(iter(sizes), (0, 0))
-
-
-def read_camera(path: str) -> CameraFile:
-    """The camera in a file that `calibrate` wrote.
-
-    Raises:
-        DataError: The file is missing, or is not of this form.
-    """
-    try:
-        held = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a camera: {error}") from error
-    try:
-        K = torch.tensor(held["K"], dtype=torch.float64)
-        lens: dict[str, Any] = held.get("distortion") or {"coefficients": [0.0] * 4}
-        coefficients = torch.tensor(lens["coefficients"], dtype=torch.float64)
-        distortion = Distortion(coefficients, lens.get("model", "opencv"))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise DataError(f"{path} holds no camera: {error}") from error
-    numbers = [*K.flatten().tolist(), *coefficients.tolist()]
-    if K.shape != (3, 3) or not all(math.isfinite(number) for number in numbers):
-        raise DataError(f"{path} holds no camera: K must be 3x3, and all numbers finite")
-    return CameraFile(K, distortion)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 import torch
 from robustvision_core import data
@@ -12,7 +11,10 @@ from robustvision_core.data.offline.drones import pixels
 from robustvision_core.errors import DataError
 from torch import Tensor
 
+from diffpnp_pose.cli.coco import load_coco
+from diffpnp_pose.cli.crops.boxes import detected
 from diffpnp_pose.cli.crops.crop_set import cut, opaque
+from diffpnp_pose.cli.crops.whole import resize
 from diffpnp_pose.cli.mesh.source import load_mesh
 from diffpnp_pose.cli.recipes import TrainConfig
 
@@ -37,7 +39,8 @@ def load(config: TrainConfig, split: str) -> PoseSet:
     own = len(held.objects[0].keypoints)
     if own < 4:
         raise DataError(f"{held.name}: {held.objects[0].name} has {own} keypoints, a pose needs at least 4")
-    held = held.take(held.visible.all(1))
+    if not bool(held.visible.all()):
+        held = held.take(held.visible.all(1))
     if not len(held):
         raise DataError(f"{held.name}: no item has all of its keypoints in the image")
     return held.take(_spread(len(held), count)) if 0 < count < len(held) else held
@@ -47,13 +50,15 @@ def _images(config: TrainConfig, split: str, count: int, size: tuple[int, int]) 
     """Whole images, or crops; those of train with coverage as fourth channel."""
     if config.data.startswith("mesh:"):
         return load_mesh(config, split, size)
+    if config.data.startswith("coco:"):
+        return load_coco(config, size, _SHARES[split])
     held = _load(config, split, count, size)
     if not config.crop.on:
         resized = resize(held, size)
         if split == "train":
             warn_of_small(resized)
         return resized
-    crops = cut(held, size, config.crop.margin)
+    crops = cut(held, size, config.crop.margin, detected(config, held, split))
     return crops if split == "train" else opaque(crops)
 
 
@@ -86,30 +91,3 @@ def _load(config: TrainConfig, split: str, count: int, size: tuple[int, int]) ->
 def _spread(length: int, count: int) -> Tensor:
     """`count` places evenly over `length`."""
     return torch.linspace(0, length - 1, count).round().long()
-
-
-def resize(poses: PoseSet, size: tuple[int, int]) -> PoseSet:
-    """A pose set with images of another width and height; intrinsics and pixels follow.
-
-    Sizes of another aspect stretch the image, which a camera matrix can say.
-    """
-    height, width = poses.images.shape[2:]
-    if (width, height) == size:
-        return poses
-    parts = [_resized(part, size) for part in poses.images.split(64)]
-    scale = torch.tensor([size[0] / width, size[1] / height], device=poses.device)
-    return replace(
-        poses,
-        images=torch.cat(parts),
-        K=poses.K * torch.cat([scale, scale.new_ones(1)])[:, None],
-        keypoints_2d=poses.keypoints_2d * scale,
-        boxes=poses.boxes * scale.repeat(2),
-    )
-
-
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    shape = (size[1], size[0])
-    smooth = torch.nn.functional.interpolate(
-        images.float(), shape, mode="bilinear", antialias=True, align_corners=False
-    )
-    return smooth.round_().clamp_(0, 255).to(torch.uint8)

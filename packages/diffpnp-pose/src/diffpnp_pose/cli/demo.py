@@ -8,16 +8,22 @@ import sys
 from dataclasses import replace
 
 import torch
+from robustvision_core.data import PoseSet
 from robustvision_core.run import plots as core_plots
 from robustvision_core.run.folder import new_folder
 from robustvision_core.run.runtime import Runtime
+from torch import nn
 from tqdm import tqdm
 
 from diffpnp_pose.cli import plots
+from diffpnp_pose.cli.camera import pinhole
 from diffpnp_pose.cli.data import load
 from diffpnp_pose.cli.inference import make_network, predict
 from diffpnp_pose.cli.options import DemoConfig
 from diffpnp_pose.cli.outputs import made
+from diffpnp_pose.cli.prediction.about import PosePreprocessing
+from diffpnp_pose.cli.prediction.predictor import PosePredictor
+from diffpnp_pose.cli.prediction.write import SHEET, draw_sheet
 from diffpnp_pose.cli.scoring import score
 from diffpnp_pose.cli.train import Step, fit_on
 
@@ -39,7 +45,16 @@ def demo(config: DemoConfig) -> None:
     for name in ("ADD5", "Proj2"):
         lines.append(f"{name + ', %':<32}" + "".join(f"{results[loss][name]:>20.1f}" for loss in LOSSES))
     draw(results, folder / "plots" / "demo.png")
-    sys.stdout.write("\n".join([*lines, f"pictures: {folder / 'plots'}"]) + "\n")
+    sys.stdout.write(
+        "\n".join(
+            [
+                *lines,
+                f"pictures: {folder / 'plots'}",
+                f"predictions on {SHEET} of them: {folder / 'plots' / 'predictions.png'}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float]]:
@@ -62,7 +77,18 @@ def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float
                 shown = test.take(some).to("cpu")
                 plots.poses(shown, found.R[some], found.t[some], found.valid[some], pictures / f"poses_{loss}.png")
                 bar.update()
+        look(step.network, test, pictures / "predictions.png")
     return results
+
+
+def look(network: nn.Module, test: PoseSet, path: pathlib.Path) -> None:
+    """The network at work as `predict` has it, on images that it was not trained on."""
+    _, height, width = test.shape
+    camera = pinhole(test.K[0].cpu(), (width, height))
+    predictor = PosePredictor(network.cpu(), PosePreprocessing(width, height, 0.0), test.objects[0], camera=camera)
+    ready = [predictor.prepare(image) for image in test.images[:SHEET].cpu()]
+    found = predictor.find(ready)
+    draw_sheet(predictor, [(one, found, k) for k, one in enumerate(ready)], path)
 
 
 def draw(results: dict[str, dict[str, float]], path: pathlib.Path) -> None:

@@ -24,7 +24,7 @@ def evaluate(config: EvaluateConfig) -> None:
         network = make_network(trained, test).to(runtime.device)
         config.load_into(network)
         solver: Solver = config.solver or trained.pose.solver  # type: ignore[assignment]  # checked by the options
-        found = predict(network, test, runtime, solver, config.decode)
+        found = predict(network, test, runtime, solver, config.decode, trained.certainty)
         sys.stdout.write(f"{summarise(score(test, found))}\n")
         paths = draw(test, found, network, runtime, pictures)
     sys.stdout.write("".join(f"{path}\n" for path in paths))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffpnp_pose.cli.data import MEAN, STD
 from diffpnp_pose.cli.recipes import Solver, TrainConfig
 from diffpnp_pose.heatmaps.decoding import Mode, decode, spatial_softmax
+from diffpnp_pose.heatmaps.grid import cell_positions
 from diffpnp_pose.networks import higher_hrnet, hourglass, hrnet
 from diffpnp_pose.pnp import solve_pnp
 from diffpnp_pose.pnp.epnp_backends import epnp
@@ -52,15 +53,21 @@ class Predictions(NamedTuple):
 
 def make_network(config: TrainConfig, poses: PoseSet) -> nn.Module:
     """The network of `config`, channels last, with the weights of `init` if one is named."""
-    make = {"hrnet": hrnet, "higher_hrnet": higher_hrnet, "hourglass": hourglass}[config.network]
-    network = make(len(poses.objects[0].keypoints), config.network_size)
-    channels_last(network)
+    network = new_network(config, len(poses.objects[0].keypoints))
     if config.init:
         load_part(network, config.init)
     return network
 
 
-def find_poses(solver: Solver, points_2d: Tensor, points_3d: Tensor, K: Tensor) -> Poses:
+def new_network(config: TrainConfig, keypoints: int) -> nn.Module:
+    """The network of `config` with fresh weights, channels last."""
+    make = {"hrnet": hrnet, "higher_hrnet": higher_hrnet, "hourglass": hourglass}[config.network]
+    network = make(keypoints, config.network_size)
+    channels_last(network)
+    return network
+
+
+def find_poses(solver: Solver, points_2d: Tensor, points_3d: Tensor, K: Tensor, weights: Tensor | None = None) -> Poses:
     """Poses of image points.
 
     Args:
@@ -68,17 +75,19 @@ def find_poses(solver: Solver, points_2d: Tensor, points_3d: Tensor, K: Tensor) 
         points_2d: (B, P, 2) pixels.
         points_3d: (B, P, 3) metres.
         K: (B, 3, 3) intrinsics, pixels.
+        weights: (B, P), 0 or more; None is 1.
 
     Returns:
         The poses.
     """
     if solver == "epnp":
-        found = epnp(points_2d, points_3d, K)
+        found = epnp(points_2d, points_3d, K, weights=weights)
         return Poses(found.R, found.t, found.valid)
     result = solve_pnp(
         points_2d,
         points_3d,
         K,
+        weights=weights,
         backward="gauss_newton" if solver == "bpnp-fast" else "exact",
         constraint="reprojection" if solver == "exact" else "bpnp",
     )
@@ -90,6 +99,23 @@ def keypoints_of(maps: Tensor, images: Tensor, mode: Mode = "centre_of_mass") ->
     return decode(maps, (images.shape[-1], images.shape[-2]), mode=mode, grid="half_pixel")
 
 
+def certainty(maps: Tensor, sigma: float) -> Tensor:
+    """(B, P) in (0, 1]: 1 where a map (B, P, h, w) is as narrow as its target, less the wider it is.
+
+    It is `1 / (1 + (v - v0) / v0)` with the variance `v` of the map and `v0` of the target, where `v` is larger.
+
+    Args:
+        maps: Each summing to one.
+        sigma: Standard deviation of targets, as a share of the image's sides.
+    """
+    unit = (1, 1)
+    centre = decode(maps, unit, grid="half_pixel")
+    across, down = (cell_positions(cells, 1, "half_pixel", maps) for cells in (maps.shape[-1], maps.shape[-2]))
+    square = maps.sum(-2) @ across.square() + maps.sum(-1) @ down.square()
+    variance = square - centre.square().sum(-1)
+    return 2 * sigma**2 / variance.clamp_min(2 * sigma**2)
+
+
 def heatmaps_of(network: nn.Module, images: Tensor, runtime: Runtime) -> Tensor:
     """Maps (B, P, h, w), float32, each summing to one, that poses are read from."""
     with runtime.autocast():
@@ -99,19 +125,37 @@ def heatmaps_of(network: nn.Module, images: Tensor, runtime: Runtime) -> Tensor:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, poses: PoseSet, runtime: Runtime, solver: Solver, mode: Mode = "centre_of_mass"
+    network: nn.Module,
+    poses: PoseSet,
+    runtime: Runtime,
+    solver: Solver,
+    mode: Mode = "centre_of_mass",
+    sigma: float = 0.0,
 ) -> Predictions:
-    """Keypoints and poses of every item, in evaluation mode; the network's mode is restored."""
+    """Keypoints and poses of every item, in evaluation mode; the network's mode is restored.
+
+    Args:
+        network: Images to a list of logits, with `pose_maps`.
+        poses: The items.
+        runtime: Where it runs.
+        solver: Where poses come from.
+        mode: How keypoints are read.
+        sigma: Of the targets, where the poses are to weight keypoints by their `certainty`; 0 weights all alike.
+    """
     training = network.training
     network.eval()
     try:
         batches = ordered_batches(poses, runtime).epoch(0)
-        parts = [keypoints_of(heatmaps_of(network, b.images, runtime), b.images, mode) for b in batches]
+        parts, sure = [], []
+        for batch in batches:
+            maps = heatmaps_of(network, batch.images, runtime)
+            parts.append(keypoints_of(maps, batch.images, mode))
+            sure.append(certainty(maps, sigma) if sigma else maps.new_ones(maps.shape[:2]))
     finally:
         network.train(training)
-    points = torch.cat(parts)
+    points, weights = torch.cat(parts), torch.cat(sure) if sigma else None
     K = poses.K.to(points.device)
-    R, t, valid = find_poses(solver, points, poses.keypoints_3d.to(points.device), K)
+    R, t, valid = find_poses(solver, points, poses.keypoints_3d.to(points.device), K, weights)
     R = torch.where(valid[:, None, None], R, torch.eye(3, device=R.device))
     t = torch.where(valid[:, None], t, 0.0)
     return Predictions(points.cpu(), R.cpu(), t.cpu(), valid.cpu())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.predict.options import PredictOptions
 from robustvision_core.run.options import EvaluateOptions
 
 from diffpnp_pose.cli.recipes import SOLVERS, TrainConfig
@@ -32,6 +33,34 @@ class EvaluateConfig(EvaluateOptions):
     def __post_init__(self) -> None:
         if self.solver and self.solver not in SOLVERS:
             raise unknown_name("solver", self.solver, SOLVERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(PredictOptions):
+    """Find the object of a trained run in new images or a video; the data it was trained on is not needed."""
+
+    images: str = ""
+    """An image, a folder of them with all its subfolders, or a pattern in quotes, as "photos/*.jpg"."""
+    video: str = ""
+    """A video instead; overlay.mp4 shows it with the object over it."""
+    camera: str = ""
+    """A camera.json of `calibrate`; empty takes the camera of the training images, where they had one."""
+    boxes: str = ""
+    """A detector's boxes around the object, for networks of crops: CSV (file, left, top, right, bottom; of a video,
+    file is the frame's number) or BOP's JSON; without, the whole image is taken for the crop."""
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right and bottom of the object in the first frame of a video, pixels; later frames follow the pose."""
+    object: int = 1
+    """Number of the object in bop.csv."""
+    out: str = "predictions"
+    """Folder for predictions.csv, bop.csv and predictions.png or overlay.mp4."""
+    batch_size: int = 32
+    """Images a step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.images) == bool(self.video):
+            raise UserError("give --images or --video, one of the two")
 
 
 @dataclass(frozen=True)

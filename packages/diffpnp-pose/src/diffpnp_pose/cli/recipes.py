@@ -86,8 +86,6 @@ class MeshOptions:
     """Metres a unit of the file; 0 takes metres, and millimetres for meshes larger than 5."""
     keypoints: int = 12
     """Vertices that the network finds: each is the farthest from those before."""
-    points: str = ""
-    """A CSV file of keypoints instead (columns x, y, z, in the unit of the mesh)."""
     distance: tuple[float, float] = (0.0, 0.0)
     """Nearest and farthest, metres; 0 0 takes 2.5 to 8 diameters of the object."""
     elevation: tuple[float, float] = (-90.0, 90.0)
@@ -123,8 +121,13 @@ class TrainConfig(RunOptions):
     mesh (crops drawn from a mesh, about half an hour of a core)."""
     data: str = "drones"
     """Images with poses: drones (rendered here; synthetic is another name), uava (the paper's), lmo (real photos: the
-    first 3/5 of LM-O's test images train, 1/5 validates, 1/5 tests), bop:PATH, or mesh:PATH (crops drawn from a PLY or
-    OBJ file)."""
+    first 3/5 of LM-O's test images train, 1/5 validates, 1/5 tests), bop:PATH, mesh:PATH (crops drawn from a PLY or
+    OBJ file), or coco:PATH (images with COCO keypoints; needs `points` and `camera`)."""
+    points: str = ""
+    """Of coco: a CSV file with the keypoints of the object (columns x, y, z, metres), in the order of the annotations;
+    of mesh: keypoints in place of vertices, in the unit of the mesh."""
+    camera: str = ""
+    """Of coco: the camera.json of `calibrate`, whose images they are."""
     drone: Literal["m2ed", "tello"] = "m2ed"
     """Of drones and uava: m2ed is 0.6 m across, tello a quarter of that."""
     object: int = 1
@@ -149,6 +152,8 @@ class TrainConfig(RunOptions):
     """Standard deviation of target heat-maps, as a share of the image's width in x and height in y."""
     border_corrected: bool = False
     """Give targets that the border cuts off their keypoint as centre of mass."""
+    weighted: bool = False
+    """Outside training, let keypoints with narrow heat-maps count for more in the pose than those with wide ones."""
     epochs: int = 30
     """Passes over the training set on heat-maps alone."""
     batch_size: int = 8
@@ -167,6 +172,8 @@ class TrainConfig(RunOptions):
         super().__post_init__()
         if self.data.startswith("mesh:") and not self.crop.on:
             object.__setattr__(self, "crop", replace(self.crop, on=True))
+        if self.data.startswith("coco:") and not (self.points and self.camera):
+            raise UserError("--data coco:PATH needs --points, a table of the object's keypoints, and --camera")
         if self.data == "synthetic":
             object.__setattr__(self, "data", "drones")
         if self.network_size not in NETWORK_SIZES[self.network]:
@@ -181,6 +188,11 @@ class TrainConfig(RunOptions):
             )
         if self.epochs + self.pose.epochs < 1:
             raise UserError("epochs and pose.epochs are both 0: there is nothing to train")
+
+    @property
+    def certainty(self) -> float:
+        """What `predict` weights keypoints by: the deviation of the targets, or 0 for none."""
+        return self.sigma if self.weighted else 0.0
 
     def with_pose(self, **changes: Any) -> TrainConfig:
         """This configuration with other options of the second phase."""

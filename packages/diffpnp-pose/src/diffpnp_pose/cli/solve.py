@@ -12,7 +12,7 @@ from robustvision_core.errors import DataError
 from robustvision_core.run.files import write_json
 from torch import Tensor
 
-from diffpnp_pose.cli.calibrate import read_camera
+from diffpnp_pose.cli.camera import read_camera
 from diffpnp_pose.cli.correspondences import Correspondences, read
 from diffpnp_pose.cli.options import SolveConfig
 from diffpnp_pose.cli.outputs import writing

@@ -21,6 +21,7 @@ from diffpnp_pose.cli.crops.crop_set import CropSet
 from diffpnp_pose.cli.crops.scene import backgrounds
 from diffpnp_pose.cli.data import MEAN, STD, load
 from diffpnp_pose.cli.inference import find_poses, keypoints_of, make_network, predict
+from diffpnp_pose.cli.prediction.about import describe_run
 from diffpnp_pose.cli.recipes import TrainConfig
 from diffpnp_pose.cli.scoring import EIGHT, draw, score, summarise
 from diffpnp_pose.geometry.projection import project
@@ -95,6 +96,7 @@ def train(config: TrainConfig) -> pathlib.Path:
     """Train as `config` says, test the last and the selected epoch, and return the run folder."""
     with config.session(f"diffpnp-pose-{config.pose.loss}") as (runtime, run):
         training, held = load(config, "train"), load(config, "val") if config.val_size else None
+        run.about = describe_run(config, training)
         step = Step(make_network(config, training), config)
         records = fit_on(config, training, held, runtime, run, step)
         if runtime.is_main:
@@ -117,8 +119,8 @@ def fit_on(
 
     def validate() -> dict[str, float]:
         assert held is not None
-        values = score(held, predict(step.network, held, runtime, config.pose.solver))
-        return {f"val_{name.lower()}": values[name] for name in (*EIGHT, "valid")} | (watch() if watch else {})
+        values = score(held, predict(step.network, held, runtime, config.pose.solver, sigma=config.certainty))
+        return {f"val_{name.lower()}": values[name] for name in (*EIGHT, "valid")} | (dict(watch()) if watch else {})
 
     optimizer = torch.optim.Adam(step.parameters(), config.lr)
     if config.pose.clip_norm:
@@ -170,11 +172,11 @@ def make_batches(config: TrainConfig, poses: PoseSet, runtime: Runtime) -> PoseB
 def finish(config: TrainConfig, runtime: Runtime, run: Run, step: Step, records: list[dict[str, Any]]) -> None:
     """Test the last and the selected epoch, and write summary and pictures."""
     test, network = load(config, "test"), step.network
-    found = predict(network, test, runtime, config.pose.solver)
+    found = predict(network, test, runtime, config.pose.solver, sigma=config.certainty)
     summary: dict[str, Any] = {"loss": config.pose.loss, "solver": config.pose.solver, "seed": config.seed}
     summary["final"] = score(test, found)
     if (epoch := run.load_best(network)) is not None:
-        found = predict(network, test, runtime, config.pose.solver)
+        found = predict(network, test, runtime, config.pose.solver, sigma=config.certainty)
         summary["selected"] = score(test, found) | {"epoch": epoch}
     run.write_summary(summary)
     plots.training(records, config.epochs, run.plot_path("training"))

@@ -82,8 +82,7 @@ class HostProblem:
         rotation = lever[:, 3:] @ q.transpose(0, 2, 1)
         terms[:, :3, :3] += (rotation + rotation.transpose(0, 2, 1)) / 2
         trace = rotation[:, 0, 0] + rotation[:, 1, 1] + rotation[:, 2, 2]
-        for k in range(3):
-            terms[:, k, k] -= trace
+        terms.reshape(-1, 36)[:, 0:15:7] -= trace[:, None]
         return terms
 
     def _outlier_curvature(self, J: Array, r: Array, weight: Array) -> Array:
@@ -94,21 +93,31 @@ class HostProblem:
         return (along * factor[:, None]) @ along.transpose(0, 2, 1)
 
 
+@functools.cache
+def _half_hat() -> Array:
+    """The `(3, 9)` map from a vector to the cross-product matrix of its half."""
+    np: Any = numpy()
+    hat = np.zeros((3, 3, 3))
+    for i, j, k in ((0, 2, 1), (1, 0, 2), (2, 1, 0)):
+        hat[i, j, k], hat[i, k, j] = 0.5, -0.5
+    return hat.reshape(3, 9)
+
+
 def rotated(R: Array, d: Array) -> Array:
     """`rotated` of arrays `(B, 3, 3)` and `(B, 3)`."""
-    np: Any = numpy()
-    hat = np.zeros((len(d), 3, 3))
-    x, y, z = (d / 2).T
-    hat[:, 0, 1], hat[:, 0, 2], hat[:, 1, 2] = -z, y, -x
-    hat[:, 1, 0], hat[:, 2, 0], hat[:, 2, 1] = z, -y, x
+    hat = (d @ _half_hat()).reshape(-1, 3, 3)
     once = hat @ R
     return R + (8 / (4 + (d * d).sum(-1)))[:, None, None] * (once + hat @ once)
 
 
 def damped_step(hessian: Array, gradient: Array, damping: Array) -> Array:
-    """Levenberg-Marquardt steps `(B, 6)`; torch solves, for NumPy raises where one item is singular."""
+    """Levenberg-Marquardt steps `(B, 6)`; torch solves where NumPy raises, which it does for one singular item."""
     np: Any = numpy()
     raised = hessian.copy()
-    for k in range(6):
-        raised[:, k, k] += np.abs(hessian[:, k, k]) * damping
-    return -torch.linalg.solve_ex(torch.from_numpy(raised), torch.from_numpy(np.ascontiguousarray(gradient)))[0].numpy()
+    diagonal = raised.reshape(-1, 36)[:, ::7]
+    diagonal += np.abs(diagonal) * damping[:, None]
+    try:
+        return -np.linalg.solve(raised, gradient[..., None])[..., 0]
+    except np.linalg.LinAlgError:
+        right = torch.from_numpy(np.ascontiguousarray(gradient))
+        return -torch.linalg.solve_ex(torch.from_numpy(raised), right)[0].numpy()

@@ -55,7 +55,7 @@ def cut(poses: PoseSet, size: tuple[int, int], margin: float, boxes: Tensor | No
     boxes = poses.boxes if boxes is None else boxes
     windows = around(boxes, size, margin)
     shown = poses.image_index.tolist()
-    images = torch.stack([_cut(poses.images[k], w, size) for k, w in zip(shown, windows.tolist(), strict=True)])
+    images = torch.stack([window(poses.images[k], w, size) for k, w in zip(shown, windows.tolist(), strict=True)])
     scale, corner = scales(windows, size), windows[:, :2].to(poses.K)
     return CropSet(
         images,
@@ -93,9 +93,9 @@ def moved(K: Tensor, scale: Tensor, corner: Tensor) -> Tensor:
     return shifted
 
 
-def _cut(image: Tensor, window: list[int], size: tuple[int, int]) -> Tensor:
-    """(4, H, W) uint8 of an image (3, h, w) in a window that may reach beyond it."""
-    left, top, right, bottom = window
+def window(image: Tensor, place: list[int], size: tuple[int, int]) -> Tensor:
+    """(4, H, W) uint8: what of an image (3, h, w) is in a window that may reach beyond it, and coverage."""
+    left, top, right, bottom = place
     height, width = image.shape[1:]
     inside = image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)].float()
     covered = torch.cat([inside, torch.full_like(inside[:1], 255)])

@@ -44,8 +44,12 @@ def read_mesh(file: pathlib.Path) -> Mesh:
         raise DataError(f"there is no mesh {file}")
     raw = file.read_bytes()
     if file.suffix.lower() == ".ply" and b"TextureFile" not in raw[:4096]:
-        return read_ply(raw, str(file))
-    return _by_trimesh(file)
+        mesh = read_ply(raw, str(file))
+    else:
+        mesh = _by_trimesh(file)
+    if not len(mesh.faces):
+        raise DataError(f"{file} holds no triangles: it is no mesh, or one of another format than its name says")
+    return mesh
 
 
 def _by_trimesh(file: pathlib.Path) -> Mesh:
@@ -86,11 +90,16 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
     return points[chosen].clone()
 
 
-def diameter(points: Tensor) -> float:
-    """The largest distance of two points (V, 3), among those that are outermost in some of 2,048 directions."""
+def outermost(points: Tensor) -> Tensor:
+    """Those of points (V, 3) that are farthest in some of 2,048 directions, for what depends on the outline alone."""
     draw = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(_DIRECTIONS, 3, generator=draw), dim=1)
-    outer = points[torch.cat([(points @ part.T).argmax(0) for part in directions.split(256)]).unique()]
+    return points[torch.cat([(points @ part.T).argmax(0) for part in directions.split(256)]).unique()]
+
+
+def diameter(points: Tensor) -> float:
+    """The largest distance of two points (V, 3), to a share of a per mille."""
+    outer = outermost(points)
     return float(torch.cdist(outer, outer, compute_mode="donot_use_mm_for_euclid_dist").max())
 
 

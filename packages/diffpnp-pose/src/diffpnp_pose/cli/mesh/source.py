@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import pathlib
 import sys
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from robustvision_core.data.registry.query import data_root
 from robustvision_core.run.runtime import derive_seed
 from tqdm import tqdm
 
+from diffpnp_pose.cli.crops.boxes import detected
 from diffpnp_pose.cli.crops.crop_set import CropSet, cut, opaque
 from diffpnp_pose.cli.crops.scene import backgrounds, compose, cover, photograph
 from diffpnp_pose.cli.mesh.objects import read_object
@@ -46,7 +49,15 @@ def load_mesh(config: TrainConfig, split: str, size: tuple[int, int]) -> CropSet
 def object_of(config: TrainConfig) -> PoseObject:
     """The object in the file that `config` names."""
     path = config.data.removeprefix("mesh:")
-    return read_object(path, config.mesh.keypoints, config.mesh.unit, config.mesh.points)
+    file = pathlib.Path(path).expanduser()
+    stamp = file.stat().st_mtime_ns if file.is_file() else 0
+    return _object(path, config.mesh.keypoints, config.mesh.unit, config.points, stamp)
+
+
+@functools.lru_cache(maxsize=4)
+def _object(path: str, keypoints: int, unit: float, points: str, stamp: int) -> PoseObject:
+    """The object, read once for all splits; `stamp` tells a file that was written anew."""
+    return read_object(path, keypoints, unit, points)
 
 
 def _drawn(config: TrainConfig, split: str, thing: PoseObject, size: tuple[int, int]) -> CropSet:
@@ -66,7 +77,16 @@ def _drawn(config: TrainConfig, split: str, thing: PoseObject, size: tuple[int, 
 
     held = cached(data_root(config.data_root or None) / "cache", ("mesh", _FORMAT, mesh, *ranges), shapes, make)
     source = torch.tensor(_CAMERA).expand(count, 3, 3)
-    return CropSet(held["images"], views.R, views.t, views.K, (thing,), name=f"{thing.name}/{split}", source_K=source)
+    return CropSet(
+        images=held["images"],
+        R=views.R,
+        t=views.t,
+        K=views.K,
+        objects=(thing,),
+        boxes=views.boxes,
+        name=f"{thing.name}/{split}",
+        source_K=source,
+    )
 
 
 def in_scene(config: TrainConfig, drawn: CropSet, split: str) -> CropSet:
@@ -89,7 +109,7 @@ def _real(config: TrainConfig, name: str, split: str, thing: PoseObject, size: t
     if name == config.mesh.real and not name.startswith("bop:"):
         start, stop = (round(share * len(whole)) for share in _REAL[split])
         whole = whole.take(range(start, stop))
-    return cut(_with_keypoints(whole, thing), size, config.crop.margin)
+    return cut(_with_keypoints(whole, thing), size, config.crop.margin, detected(config, whole, split))
 
 
 def _with_keypoints(poses: PoseSet, thing: PoseObject) -> PoseSet:

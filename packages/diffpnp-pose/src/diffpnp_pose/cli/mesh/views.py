@@ -12,6 +12,7 @@ from robustvision_core.data.poses.pinhole import project
 from robustvision_core.data.sampling.hashed import uniform
 from torch import Tensor
 
+from diffpnp_pose.cli.mesh.objects import outermost
 from diffpnp_pose.cli.recipes import MeshOptions
 
 _POSE, _LIGHT = range(2)  # what a random number is for
@@ -19,11 +20,13 @@ _ASIDE = 0.4  # largest tangent of the angle between the camera's axis and the o
 
 
 class Views(NamedTuple):
-    """Poses (N, 3, 3), (N, 3) in metres, and the intrinsics (N, 3, 3) of a crop around each."""
+    """Poses (N, 3, 3), (N, 3) in metres, and of a crop around each the intrinsics (N, 3, 3) and the object's box
+    (N, 4)."""
 
     R: Tensor
     t: Tensor
     K: Tensor
+    boxes: Tensor
 
 
 def draw_views(
@@ -53,7 +56,7 @@ def draw_views(
     ray = ray / ray.norm(dim=1, keepdim=True)
     t = ray * (near * (far / near) ** drawn[:, 3])[:, None]
     R = _towards(ray) @ R
-    return Views(R, t, _crops(thing.mesh.vertices, R, t, size, margin))
+    return Views(R, t, *_crops(outermost(thing.mesh.vertices), R, t, size, margin))
 
 
 def _facing(options: MeshOptions, drawn: Tensor) -> Tensor:
@@ -78,8 +81,8 @@ def _towards(ray: Tensor) -> Tensor:
     return torch.stack(rows, -1).view(-1, 3, 3)
 
 
-def _crops(vertices: Tensor, R: Tensor, t: Tensor, size: tuple[int, int], margin: float) -> Tensor:
-    """Intrinsics (N, 3, 3) under which the object fills a crop but for the margin."""
+def _crops(vertices: Tensor, R: Tensor, t: Tensor, size: tuple[int, int], margin: float) -> tuple[Tensor, Tensor]:
+    """Intrinsics (N, 3, 3) under which the object fills a crop but for the margin, and its box (N, 4) there."""
     eye, wanted = torch.eye(3), torch.tensor(size, dtype=torch.float32)
     bounds = []
     for part in torch.arange(len(R)).split(max(1, (1 << 22) // len(vertices))):
@@ -91,7 +94,8 @@ def _crops(vertices: Tensor, R: Tensor, t: Tensor, size: tuple[int, int], margin
     K[:, 0, 0] = K[:, 1, 1] = focal
     K[:, :2, 2] = wanted / 2 - focal[:, None] * (low + high) / 2
     K[:, 2, 2] = 1
-    return K
+    half = focal[:, None] * (high - low) / 2
+    return K, torch.cat([wanted / 2 - half, wanted / 2 + half], 1)
 
 
 def draw_images(
@@ -109,7 +113,7 @@ def draw_images(
     seed, stream = keys
     drawn = uniform(seed, (_LIGHT, stream, torch.arange(len(views.R))), 5)
     images = torch.empty(len(views.R), 4, size[1], size[0], dtype=torch.uint8)
-    for i, (R, t, K) in enumerate(zip(*views, strict=True)):
+    for i, (R, t, K) in enumerate(zip(views.R, views.t, views.K, strict=True)):
         light = torch.stack([2 * drawn[i, 0] - 1, 0.3 - 1.3 * drawn[i, 1], -0.2 - drawn[i, 2]])
         ambient = 0.45 + 0.55 * float(drawn[i, 3])
         seen = render_mesh(mesh.vertices, mesh.faces, mesh.colours, R, t, K, size, light=light, ambient=ambient)

@@ -30,6 +30,7 @@ from diffpnp_pose.pnp.refine import rotated
 from diffpnp_pose.pnp.starts.orthographic import normal_of, rays_of, shape_of
 
 _BETA_STEPS = 25
+_SHORT = 1e-7  # relative step from which the recorded Newton step ends at rounding
 # products beta_i beta_j solved for linearly in each start, by kernel size
 _SPACE_STARTS = (
     [(0, 0)],
@@ -67,10 +68,14 @@ def _poses(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
     Q = torch.einsum("bkpi,blpi->bpkl", edges, edges)
     d2 = (control[:, first] - control[:, second]).square().sum(-1)
     starts = _beta_starts(Q.detach(), d2.detach(), _SPACE_STARTS if size == 4 else _PLANE_STARTS)
-    results = [_finish(problem, alpha, kernel, _betas(Q, d2, beta)) for beta in starts]
-    cost = torch.stack([cost_of(problem, R.detach(), t.detach()) for R, t in results]).nan_to_num(nan=torch.inf)
-    best, rows = cost.argmin(0), torch.arange(Q.shape[0], device=Q.device)
-    return torch.stack([R for R, _ in results])[best, rows], torch.stack([t for _, t in results])[best, rows]
+    batch = Q.shape[0]
+    rows = torch.arange(batch, device=Q.device)
+    every = rows.repeat(len(starts))  # all starts of all items side by side: fewer and larger operations
+    beta = _betas(Q[every], d2[every], torch.cat(starts))
+    R, t = _finish(problem.select(every), alpha[every], kernel[every], beta)
+    cost = cost_of(problem.select(every), R.detach(), t.detach()).nan_to_num(nan=torch.inf)
+    best = cost.view(len(starts), batch).argmin(0) * batch + rows
+    return R[best], t[best]
 
 
 def _control_points(problem: Problem, dimensions: int) -> tuple[Tensor, Tensor]:
@@ -144,18 +149,27 @@ def _beta_starts(Q: Tensor, d2: Tensor, starts: tuple[list[tuple[int, int]], ...
 
 
 def _betas(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
-    """Damped Gauss-Newton on the distance equations, then one recorded Newton step."""
+    """Damped Gauss-Newton on the distance equations, then one recorded Newton step.
+
+    An item whose step is short is frozen; on a CPU the loop ends once all are, which changes no result.
+    """
     fixed_Q, fixed_d2 = Q.detach(), d2.detach()
     damping = torch.full_like(beta[:, :1], 1e-3)
-    value = _distance_model(fixed_Q, fixed_d2, beta)[0]
+    active = torch.ones_like(beta[:, 0], dtype=torch.bool)
+    value, gradient, normal, _ = _distance_model(fixed_Q, fixed_d2, beta)
     for _ in range(_BETA_STEPS):
-        _, gradient, gauss_newton, _ = _distance_model(fixed_Q, fixed_d2, beta)
-        raised = gauss_newton + torch.diag_embed(gauss_newton.diagonal(dim1=1, dim2=2) * damping + 1e-30)
-        trial = beta - torch.linalg.solve_ex(raised, gradient)[0]
-        trial_value = _distance_model(fixed_Q, fixed_d2, trial)[0]
-        accept = trial_value <= value
-        beta, value = torch.where(accept[:, None], trial, beta), torch.where(accept, trial_value, value)
-        damping = torch.where(accept[:, None], damping * 0.1, damping * 10)
+        raised = normal + torch.diag_embed(normal.diagonal(dim1=1, dim2=2) * damping + 1e-30)
+        step = torch.linalg.solve_ex(raised, gradient)[0]
+        trial = _distance_model(fixed_Q, fixed_d2, beta - step)
+        accept = active & (trial[0] <= value)
+        wide = accept[:, None]
+        short = step.abs().amax(-1) <= _SHORT * beta.abs().amax(-1)
+        beta, value = torch.where(wide, beta - step, beta), torch.where(accept, trial[0], value)
+        gradient, normal = torch.where(wide, trial[1], gradient), torch.where(wide[..., None], trial[2], normal)
+        damping = torch.where(wide, damping * 0.1, damping * 10)
+        active = active & ~short
+        if readable(active) and not active.any():
+            break
     _, gradient, _, hessian = _distance_model(Q, d2, beta)
     return beta - torch.linalg.solve_ex(hessian.detach(), gradient)[0]
 

@@ -1,0 +1,1 @@
+"""Poses in new images and videos, and the network for use elsewhere."""

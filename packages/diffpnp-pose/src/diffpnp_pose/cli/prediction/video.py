@@ -1,0 +1,107 @@
+"""Poses frame by frame, and a video with the object over it."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Any
+
+import torch
+from robustvision_core.errors import DataError, UserError
+from torch import Tensor
+from tqdm import tqdm
+
+from diffpnp_pose.cli.camera import read_camera, undistorted
+from diffpnp_pose.cli.crops.boxes import Box, Boxes
+from diffpnp_pose.cli.options import PredictConfig
+from diffpnp_pose.cli.outputs import made
+from diffpnp_pose.cli.prediction.predictor import PosePredictions, PosePredictor
+from diffpnp_pose.cli.prediction.write import PoseTables, over
+from diffpnp_pose.geometry.projection import project
+
+_SURE = 0.3  # score from which a pose is followed into the next frame
+
+
+def write_video(predictor: PosePredictor, options: PredictConfig) -> pathlib.Path:
+    """Write `overlay.mp4` and the tables of a video; returns the folder.
+
+    A network of crops looks where the pose of the frame before lets it expect the object; in the first frame, and where
+    it was lost, in the box that `options` gives for it, else in the whole frame.
+
+    Raises:
+        DataError: The file is no video that OpenCV reads.
+        UserError: The video cannot be written.
+    """
+    import cv2
+
+    camera, out = read_camera(options.camera) if options.camera else None, made(options.out)
+    boxes = Boxes.read(options.boxes) if options.boxes else None
+    reader, tables = cv2.VideoCapture(options.video), PoseTables(out, options.object)
+    writer, box, done, found = None, None, 0, 0
+    rate = reader.get(cv2.CAP_PROP_FPS) or 25.0
+    total = max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT))) or None
+    hidden = not (options.progress and sys.stderr.isatty())
+    try:
+        with tqdm(total=total, desc="predicting", unit="frame", disable=hidden) as bar:
+            while (frame := _next(reader, cv2)) is not None:
+                where = box or _given(boxes, done, options.box)
+                ready = predictor.prepare(frame, camera, where)
+                part = predictor.find([ready], [f"{done:06d}"])
+                tables.add(part)
+                shown = (
+                    frame
+                    if camera is None
+                    else undistorted(frame, camera.at((frame.shape[2], frame.shape[1]), options.video))
+                )
+                shown = over(predictor, shown, part.R[0], part.t[0], part.K[0]) if part.valid[0] else shown
+                writer = writer or _writer(cv2, out / "overlay.mp4", rate, shown)
+                writer.write(cv2.cvtColor(shown.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR))
+                box = box_of(predictor, part)
+                done, found = done + 1, found + int(part.valid[0])
+                bar.update()
+    finally:
+        reader.release()
+        if writer is not None:
+            writer.release()
+        if done:
+            tables.write()
+    if not done:
+        raise DataError(f"{options.video} is no video that OpenCV can read")
+    sys.stdout.write(
+        f"{done} frames, {found} with a pose: {out / 'overlay.mp4'}, {out / 'predictions.csv'}, {out / 'bop.csv'}\n"
+    )
+    return out
+
+
+def box_of(predictor: PosePredictor, part: PosePredictions) -> Box | None:
+    """Around the object at the pose found, in pixels of the frame; None where there is no sure pose, or no crops."""
+    if not (predictor.preprocessing.margin and bool(part.valid[0]) and float(part.score[0]) > _SURE):
+        return None
+    mesh = predictor.object.mesh
+    points = predictor.object.keypoints if mesh is None else mesh.vertices
+    seen = project(points, part.R[0], part.t[0], part.K[0])
+    left, top, right, bottom = torch.cat([seen.amin(0), seen.amax(0)]).tolist()
+    return left, top, right, bottom
+
+
+def _given(boxes: Boxes | None, frame: int, box: Box | None) -> Box | None:
+    if boxes is None:
+        return box
+    try:
+        return boxes.of(f"{frame:06d}")
+    except DataError:
+        return box
+
+
+def _next(reader: Any, cv2: Any) -> Tensor | None:
+    """(3, H, W) uint8 of the next frame."""
+    more, frame = reader.read()
+    return torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).permute(2, 0, 1) if more else None
+
+
+def _writer(cv2: Any, path: pathlib.Path, rate: float, frame: Tensor) -> Any:
+    size = (frame.shape[2], frame.shape[1])
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+    if not writer.isOpened():
+        raise UserError(f"{path} cannot be written: this OpenCV writes no MP4 video of {size[0]}x{size[1]}")
+    return writer

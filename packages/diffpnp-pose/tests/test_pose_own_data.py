@@ -1,0 +1,156 @@
+"""Own meshes and own annotations as training data."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import trimesh
+from diffpnp_pose import project, so3_exp
+from diffpnp_pose.cli import main
+from diffpnp_pose.cli.data import load, warn_of_small
+from diffpnp_pose.cli.mesh.objects import diameter, farthest_points, read_mesh, read_object
+from diffpnp_pose.cli.mesh.views import draw_views
+from diffpnp_pose.cli.recipes import MeshOptions, TrainConfig
+from robustvision_core.data import Mesh, PoseObject, load_poses
+from robustvision_core.errors import DataError, UserError
+from robustvision_core.run.files import write_json
+from scipy.spatial.distance import pdist
+
+POINTS = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1], [0.1, 0.1, 0.05], [0.05, 0.1, 0.1]], np.float32)
+K = torch.tensor([[90.0, 0, 39.5], [0, 90, 29.5], [0, 0, 1]])  # as OpenCV counts pixels
+
+
+def test_meshes_of_every_kind_are_the_same(tmp_path: pathlib.Path) -> None:
+    made = trimesh.creation.icosphere(subdivisions=2, radius=0.05)
+    made.visual.vertex_colors = np.tile(np.array([200, 100, 50, 255], np.uint8), (len(made.vertices), 1))
+    for kind in ("ply", "obj", "glb"):
+        made.export(str(tmp_path / f"ball.{kind}"))
+        mesh = read_mesh(tmp_path / f"ball.{kind}")
+        assert mesh.faces.shape == (320, 3)
+        assert diameter(mesh.vertices) == pytest.approx(0.1, rel=2e-3)
+        assert torch.allclose(mesh.colours[0], torch.tensor([200, 100, 50]) / 255, atol=0.01)
+    (tmp_path / "broken.obj").write_bytes(b"\xff\xfe not a mesh")
+    with pytest.raises(DataError, match=r"broken\.obj"):
+        read_mesh(tmp_path / "broken.obj")
+    with pytest.raises(DataError, match="no mesh"):
+        read_mesh(tmp_path / "missing.ply")
+
+
+def test_units_and_keypoints(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trimesh.creation.box((80, 60, 40)).export(str(tmp_path / "box.ply"))
+    thing = read_object(str(tmp_path / "box.ply"), 8)
+    assert "millimetres" in capsys.readouterr().err
+    assert thing.diameter == pytest.approx(np.sqrt(80**2 + 60**2 + 40**2) / 1000, rel=1e-3)
+    corners = {tuple(round(1000 * abs(v)) for v in point) for point in thing.keypoints.tolist()}
+    assert corners == {(40, 30, 20)}
+    assert len({tuple(point) for point in thing.keypoints.tolist()}) == 8
+    assert read_object(str(tmp_path / "box.ply"), 8, unit=0.01).diameter == pytest.approx(10 * thing.diameter)
+    with pytest.raises(DataError, match="8 distinct vertices, 9 keypoints"):
+        read_object(str(tmp_path / "box.ply"), 9)
+    cloud = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    assert diameter(cloud) == pytest.approx(pdist(cloud.numpy()).max(), rel=2e-3)
+    chosen = farthest_points(cloud, 5)
+    for k in range(1, 5):  # each is the farthest from those before
+        gaps = torch.cdist(cloud, chosen[:k]).amin(1)
+        assert float(torch.cdist(chosen[k : k + 1], chosen[:k]).min()) == pytest.approx(float(gaps.max()))
+
+
+def test_views_keep_their_ranges() -> None:
+    mesh = trimesh.creation.box((0.2, 0.1, 0.05))
+    vertices = torch.tensor(np.array(mesh.vertices)).float()
+    faces = torch.tensor(np.array(mesh.faces)).long()
+    thing = PoseObject("box", vertices, 0.23, Mesh(vertices, faces, torch.full((len(faces), 3), 0.5)))
+    options = MeshOptions(distance=(0.5, 2.0), elevation=(20, 60), roll=10)
+    views = draw_views(options, thing, 300, (48, 32), 1.25, (0, 0))
+    distance = views.t.norm(dim=1)
+    assert 0.5 <= float(distance.min()) < 0.6
+    assert 1.8 < float(distance.max()) <= 2.0001
+    seen_from = torch.nn.functional.normalize(-(views.R.mT @ views.t[..., None])[..., 0], dim=1)
+    height = torch.rad2deg(torch.asin(seen_from[:, 2]))
+    assert 19.9 < float(height.min()) < 25
+    assert 50 < float(height.max()) < 60.1
+    assert torch.allclose(torch.linalg.det(views.R), torch.ones(300), atol=1e-5)
+    pixels = project(vertices.expand(300, 8, 3), views.R, views.t, views.K)
+    low, high = pixels.amin(1), pixels.amax(1)
+    assert torch.allclose(torch.cat([low, high], 1), views.boxes, atol=0.05)
+    assert torch.allclose((low + high) / 2, torch.tensor([24.0, 16]).expand(300, 2), atol=0.05)
+    assert torch.allclose(((high - low) / torch.tensor([48.0, 32])).amax(1), torch.full((300,), 1 / 1.25), atol=1e-3)
+
+
+def annotate(folder: pathlib.Path, count: int = 6) -> tuple[str, str, torch.Tensor, torch.Tensor]:
+    """Images with COCO keypoints of `POINTS`; the table, the camera, and the true poses."""
+    draw = torch.Generator().manual_seed(0)
+    R = so3_exp(torch.randn(count, 3, generator=draw))
+    t = torch.tensor([0.0, 0, 0.7]) + 0.03 * torch.randn(count, 3, generator=draw)
+    seen = project(torch.tensor(POINTS).expand(count, len(POINTS), 3), R, t, K)
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for k in range(count):
+        cv2.imwrite(str(folder / "images" / f"{k}.png"), np.full((60, 80, 3), 30 * k, np.uint8))
+        images.append({"id": k, "file_name": f"{k}.png", "width": 80, "height": 60})
+        labels = torch.cat([seen[k], torch.full((len(POINTS), 1), 2.0)], 1)
+        labels[k % 2, 2] = 0  # one is not labelled
+        labels[k % 2, :2] = 0
+        annotations.append({"id": k, "image_id": k, "category_id": 1, "keypoints": labels.flatten().tolist()})
+    annotations.append({"id": 99, "image_id": 0, "category_id": 1, "keypoints": [0] * 3 * len(POINTS)})
+    (folder / "keypoints.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (folder / "points.csv").write_text("x,y,z\n" + "\n".join(",".join(map(str, point)) for point in POINTS.tolist()))
+    write_json(folder / "camera.json", {"K": K.tolist(), "size": [80, 60]})
+    return str(folder / "points.csv"), str(folder / "camera.json"), R, t
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_coco_keypoints_become_poses(tmp_path: pathlib.Path, crop: bool) -> None:
+    points, camera, R, t = annotate(tmp_path)
+    config = TrainConfig.PRESETS["smoke"].changed(
+        **{"data": f"coco:{tmp_path / 'keypoints.json'}", "points": points, "camera": camera, "size": "40x32"},
+        **{"crop.on": crop},
+    )
+    parts = [load(config, split) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [4, 1, 1]
+    assert torch.allclose(torch.cat([part.R for part in parts]), R, atol=2e-4)
+    assert torch.allclose(torch.cat([part.t for part in parts]), t, atol=1e-4)
+    for part in parts:
+        expected = project(part.keypoints_3d, part.R, part.t, part.K)
+        assert torch.allclose(part.keypoints_2d, expected, atol=1e-3)
+        assert bool(((expected > 0) & (expected < torch.tensor([40.0, 32]))).all())
+    assert parts[0].images.shape[1] == (4 if crop else 3)
+    assert parts[2].images.shape[1] == 3
+
+
+def test_training_on_coco_keypoints(tmp_path: pathlib.Path) -> None:
+    points, camera, *_ = annotate(tmp_path / "data")
+    train = ["train", "--preset", "smoke", "--data", f"coco:{tmp_path / 'data' / 'keypoints.json'}", "--points", points]
+    train += ["--camera", camera, "--size", "32x32", "--network-size", "micro", "--epochs", "1", "--device", "cpu"]
+    assert main([*train, "--crop.on", "True", "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["final"]["samples"] == 1
+
+
+def test_what_is_wrong_with_annotations_is_said(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="needs --points"):
+        TrainConfig(data="coco:x.json")
+    points, camera, *_ = annotate(tmp_path)
+    made = {"data": f"coco:{tmp_path / 'keypoints.json'}", "camera": camera}
+    (tmp_path / "few.csv").write_text("x,y,z\n0,0,0\n1,0,0\n0,1,0\n0,0,1\n")
+    with pytest.raises(DataError, match="6 keypoints, the table of points 4"):
+        load(TrainConfig(**made, points=str(tmp_path / "few.csv")), "train")
+    (tmp_path / "images" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"no image 0\.png"):
+        load(TrainConfig(**made, points=points), "train")
+    (tmp_path / "keypoints.json").write_text("{}")
+    with pytest.raises(DataError, match="not a file of COCO keypoints"):
+        load(TrainConfig(**made, points=points), "train")
+
+
+def test_objects_too_small_to_be_seen_are_named(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    large = load_poses("drones", "test", tmp_path, size=(128, 96), count=4, distance=(0.7, 0.9), cache=False)
+    warn_of_small(large)
+    assert capsys.readouterr().err == ""
+    small = load_poses("drones", "test", tmp_path, size=(64, 48), count=4, distance=(2.0, 2.5), cache=False)
+    warn_of_small(small)
+    assert "too small to be seen well" in capsys.readouterr().err
