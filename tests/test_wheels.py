@@ -57,7 +57,7 @@ class Environment:
 
 
 TRAINED = {"flowaug": ["--data", "digits", "--train-size", "200"]}  # sprites are drawn first, which takes longer
-ASK = {"rml-meta": ["--support", "support"]}
+ASK = {"rml-meta": ["--support", "support"], "diffpnp-pose": ["--camera", "camera.json"]}
 
 IMAGES = """
 from PIL import Image
@@ -68,6 +68,7 @@ for name, shade in (("dark", 20), ("light", 220)):
         for n in range(2):
             Image.new("RGB", (60 + 9 * n, 50), (shade + n,) * 3).save(f"{folder}/{name}{n}.png")
 pathlib.Path("new/broken.png").write_bytes(b"no image")
+pathlib.Path("camera.json").write_text('{"K": [[60, 0, 30], [0, 60, 25], [0, 0, 1]]}')
 """
 
 

@@ -45,16 +45,9 @@ def demo(config: DemoConfig) -> None:
     for name in ("ADD5", "Proj2"):
         lines.append(f"{name + ', %':<32}" + "".join(f"{results[loss][name]:>20.1f}" for loss in LOSSES))
     draw(results, folder / "plots" / "demo.png")
-    sys.stdout.write(
-        "\n".join(
-            [
-                *lines,
-                f"pictures: {folder / 'plots'}",
-                f"predictions on {SHEET} of them: {folder / 'plots' / 'predictions.png'}",
-            ]
-        )
-        + "\n"
-    )
+    shown, sheet = min(SHEET, config.test_size), folder / "plots" / "predictions.png"
+    lines += [f"pictures: {folder / 'plots'}", f"predictions for {shown} images not trained on: {sheet}"]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float]]:

@@ -1,0 +1,69 @@
+"""Forward solves in process-CPU time, where a busy machine does not count."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import torch
+from diffpnp_pose import epnp, solve_pnp
+from diffpnp_pose.pnp import refine
+
+from benchmarks.common import save
+from benchmarks.diffpnp_pose._geometry import cloud
+from benchmarks.diffpnp_pose._rivals import OPENCV, opencv_poses
+
+QUESTION = "How long do solve_pnp and epnp take beside OpenCV, in process-CPU time? (milliseconds, medians)"
+NOTE = """One thread, float64, a cloud of points with 0.5 px of noise, calls in turns. `in torch` is solve_pnp with its
+refinement in torch instead of NumPy. OpenCV's SQPNP, item by item, minimises an algebraic error and stops there."""
+SHAPES = ((9, 1), (9, 24), (9, 256), (9, 1024), (100, 1), (100, 24), (100, 256))
+
+
+def main() -> None:
+    """Time every shape."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    rows = [row(n, batch) for n, batch in SHAPES]
+    save(__file__, QUESTION, rows, note=NOTE, opencv=cv2.__version__)
+
+
+def row(n: int, batch: int) -> dict[str, Any]:
+    """All solvers on one batch."""
+    x, z, K, _, _ = cloud(n, batch, 0.5, 0)
+    tasks: dict[str, Callable[[], Any]] = {
+        "solve_pnp": lambda: solve_pnp(x, z, K, backward="none"),
+        "in torch": lambda: without_numpy(lambda: solve_pnp(x, z, K, backward="none")),
+        "epnp": lambda: epnp(x, z, K),
+        "cv2 SQPNP": lambda: opencv_poses(OPENCV["cv2 SQPNP"], x, z, K),
+    }
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(3 + (25 if batch < 256 else 9)):
+        for name, task in tasks.items():
+            started = time.process_time()
+            task()
+            if turn >= 3:
+                times[name].append(1000 * (time.process_time() - started))
+    found = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {
+        "in torch / solve_pnp": found["in torch"] / found["solve_pnp"],
+        "epnp / solve_pnp": found["epnp"] / found["solve_pnp"],
+        "solve_pnp / SQPNP": found["solve_pnp"] / found["cv2 SQPNP"],
+    }
+    return {"n": n, "B": batch, **found, **ratios}
+
+
+def without_numpy(call: Callable[[], Any]) -> Any:
+    """The call with the refinement in torch."""
+    held = refine.host.numpy
+    refine.host.numpy = lambda: None  # type: ignore[assignment]
+    try:
+        return call()
+    finally:
+        refine.host.numpy = held
+
+
+if __name__ == "__main__":
+    main()
