@@ -20,6 +20,7 @@ from robustvision_core.data import Mesh, PoseObject, load_poses
 from robustvision_core.errors import DataError, UserError
 from robustvision_core.run.files import write_json
 from scipy.spatial.distance import pdist
+from trimesh.visual.color import ColorVisuals
 
 POINTS = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1], [0.1, 0.1, 0.05], [0.05, 0.1, 0.1]], np.float32)
 K = torch.tensor([[90.0, 0, 39.5], [0, 90, 29.5], [0, 0, 1]])  # as OpenCV counts pixels
@@ -27,7 +28,8 @@ K = torch.tensor([[90.0, 0, 39.5], [0, 90, 29.5], [0, 0, 1]])  # as OpenCV count
 
 def test_meshes_of_every_kind_are_the_same(tmp_path: pathlib.Path) -> None:
     made = trimesh.creation.icosphere(subdivisions=2, radius=0.05)
-    made.visual.vertex_colors = np.tile(np.array([200, 100, 50, 255], np.uint8), (len(made.vertices), 1))
+    colours = np.tile(np.array([200, 100, 50, 255], np.uint8), (len(made.vertices), 1))
+    made.visual = ColorVisuals(made, vertex_colors=colours)
     for kind in ("ply", "obj", "glb"):
         made.export(str(tmp_path / f"ball.{kind}"))
         mesh = read_mesh(tmp_path / f"ball.{kind}")

@@ -170,7 +170,7 @@ def test_export_finds_the_same_keypoints(home: pathlib.Path, tmp_path: pathlib.P
 
 def test_a_video_is_overlaid_and_its_poses_written(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
     frames = [cv2.imread(str(file)) for file in sorted((home / "new").rglob("0*.png"))]
-    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 72))
+    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 72))
     for frame in frames * 2:
         writer.write(frame)
     writer.release()
@@ -200,7 +200,7 @@ def test_a_box_follows_the_pose(home: pathlib.Path) -> None:
     R, t = so3_exp(torch.tensor([[2.0, 0.4, 0.3]])), torch.tensor([[0.01, 0.0, 0.3]])
     true = type(part)(R, t, torch.tensor([True]), torch.ones(1), part.points, part.rms, part.K)  # type: ignore[call-arg]
     box = box_of(run, true)  # type: ignore[arg-type]
-    image = cv2.imread(str(file)).astype(int)
+    image = np.asarray(cv2.imread(str(file)), dtype=int)
     rows, columns = np.nonzero(np.abs(image - image[0, 0]).sum(2) > 30)
     assert box == pytest.approx((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), abs=1.2)
     lost = type(part)(R, t, torch.tensor([False]), torch.ones(1), part.points, part.rms, part.K)  # type: ignore[call-arg]

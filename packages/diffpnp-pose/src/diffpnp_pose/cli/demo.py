@@ -70,7 +70,7 @@ def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float
                 shown = test.take(some).to("cpu")
                 plots.poses(shown, found.R[some], found.t[some], found.valid[some], pictures / f"poses_{loss}.png")
                 bar.update()
-        look(step.network, test, pictures / "predictions.png")
+                look(step.network, test, pictures / "predictions.png")  # the last loss's stay
     return results
 
 

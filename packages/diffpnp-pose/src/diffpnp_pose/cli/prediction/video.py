@@ -101,7 +101,7 @@ def _next(reader: Any, cv2: Any) -> Tensor | None:
 
 def _writer(cv2: Any, path: pathlib.Path, rate: float, frame: Tensor) -> Any:
     size = (frame.shape[2], frame.shape[1])
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
     if not writer.isOpened():
         raise UserError(f"{path} cannot be written: this OpenCV writes no MP4 video of {size[0]}x{size[1]}")
     return writer
