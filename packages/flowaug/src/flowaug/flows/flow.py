@@ -127,7 +127,7 @@ class ConditionalFlow(nn.Module):
         if not layers:
             return [], None
         terms = context_terms(layers, context)
-        return list(zip(couplings, terms, strict=False)), terms[-1] if self.shift is not None else None
+        return list(zip(couplings, terms[: len(couplings)], strict=True)), terms[-1] if self.shift is not None else None
 
     def sample(self, context: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n samples per context.

@@ -23,7 +23,7 @@ Plain = Callable[..., tuple[Tensor, Tensor]]
 
 def usable() -> bool:
     """Whether nothing looks inside: no compiler, exporter, functional transform, mode or forward-mode derivative."""
-    traced = torch.compiler.is_compiling() or torch.compiler.is_exporting() or _len_torch_dispatch_stack() > 0
+    traced = torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
     return not traced and not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
