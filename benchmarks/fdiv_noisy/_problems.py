@@ -19,7 +19,7 @@ from benchmarks.common import data_root
 
 T = TypeVar("T")
 DONE = pathlib.Path("runs/benchmarks/fdiv_noisy/problems")
-IMAGES = {"cifar-10": 12_000, "mnist": 6_000, "fashion-mnist": 6_000}
+IMAGES = {"cifar-10": 5_000, "mnist": 6_000, "fashion-mnist": 6_000}
 
 
 @dataclass(frozen=True)
