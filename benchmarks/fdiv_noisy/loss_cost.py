@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 
 import torch
@@ -51,6 +54,28 @@ def step(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tens
     return call
 
 
+MEMORY_SIZE = (4096, 1000)
+PEAK = """
+import resource, sys, torch
+from benchmarks.fdiv_noisy.loss_cost import losses, step
+torch.set_num_threads(1)
+loss = losses({k})[sys.argv[1]]
+step(loss, torch.randn(8, {k}, requires_grad=True), torch.randint({k}, (8,)))()
+logits, targets = torch.randn({b}, {k}, requires_grad=True), torch.randint({k}, ({b},))
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(loss, logits, targets)()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)
+"""
+
+
+def peak_memory(name: str) -> float:
+    """MiB that one call, forward and backward, adds to the peak of a process of its own, at `MEMORY_SIZE`."""
+    b, k = MEMORY_SIZE
+    code = PEAK.format(b=b, k=k)
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 def main() -> None:
     """Measure every size and write the table."""
     torch.set_num_threads(1)
@@ -60,12 +85,18 @@ def main() -> None:
         logits = torch.randn(b, k, device=device, requires_grad=True)
         targets = torch.randint(k, (b,), device=device)
         calls = {name: step(loss, logits, targets) for name, loss in losses(k).items()}
-        times = interleaved(calls, repeats=400 if b * k < 100_000 else 80, warmup=20)
+        times = interleaved(calls, repeats=400 if b * k < 100_000 else 80, warmup=20, clock=time.process_time)
         medians = {name: spread(values)["median"] for name, values in times.items()}
         row: dict[str, object] = {"B, K": f"{b}, {k}", "CE (us)": 1e6 * medians["cross-entropy"]}
         row |= {name: medians[name] / medians["cross-entropy"] for name in calls if name != "cross-entropy"}
         rows.append(row | {"aim": AIMS[b, k]})
-    save(__file__, QUESTION, rows, device=device, unit="ratio of medians to cross-entropy in the same run")
+    memory = {name: round(peak_memory(name), 1) for name in losses(MEMORY_SIZE[1])}
+    rows.append(
+        {"B, K": f"peak memory at {MEMORY_SIZE[0]}, {MEMORY_SIZE[1]} (MiB)", "CE (us)": memory["cross-entropy"]}
+    )
+    rows[-1] |= {name: memory[name] for name in memory if name != "cross-entropy"} | {"aim": ""}
+    unit = "ratio of medians of processor time to cross-entropy in the same run, one thread"
+    save(__file__, QUESTION, rows, device=device, unit=unit, memory_mib=memory)
 
 
 if __name__ == "__main__":
