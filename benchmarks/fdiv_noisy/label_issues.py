@@ -38,7 +38,10 @@ NAMES = (
     *(f"{data} r0_{i}" for data in ("mnist", "fashion-mnist", "cifar-10") for i in range(1, 7)),
     *(f"cifar-10 {name}" for name in ("worse_label", "random_label1", "aggre_label")),
 )
-TRAINED = ("uniform .4", "sparse .7/.2", "cyclic .3", "r0_2", "r0_4", "worse_label", "random_label1")
+TRAINED = (
+    *(f"blobs {name}" for name in ("uniform .4", "sparse .7/.2", "cyclic .3")),
+    *("mnist r0_2", "fashion-mnist r0_2", "mnist r0_4", "cifar-10 worse_label"),
+)
 RIVALS = ("self_confidence", "normalized_margin")
 
 
@@ -121,8 +124,7 @@ def main() -> None:
         problem = makers[name](SEED)
         probs = posteriors(name, problem, SEED)
         row = judge(name, problem, probs)
-        more = name.endswith(TRAINED) and not name.endswith("overlapping")
-        row |= again(name, problem, probs) if more else dict.fromkeys(("ce", "relabel", "drop"), "")
+        row |= again(name, problem, probs) if name in TRAINED else dict.fromkeys(("ce", "relabel", "drop"), "")
         rows.append(row)
         print(row, flush=True)
     if wanted:
