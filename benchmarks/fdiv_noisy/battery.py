@@ -75,8 +75,8 @@ def choose(name: str, problem: Problem, seed: int, epochs: int) -> tuple[nn.Modu
     prior = class_prior(problem.noisy, k)
     probs = posteriors(name, problem, seed)
     report = estimate(problem.inputs, problem.noisy, k, refine=False, probs=probs)
-    losses = candidates(report, prior)
     plan = Plan(epochs * -(-n // BATCH), BATCH, SGD if pictures else None)
+    losses = candidates(report, prior, plan.seen(n))
     network: dict[str, Any] = {"make_model": make_network(problem)} if pictures else {}
     settled = functools.partial(is_settled, report=report)
 

@@ -45,10 +45,10 @@ def test_corrections_are_candidates_only_on_good_grounds() -> None:
     singular = singular / singular.sum(1, keepdim=True)
     plain = ["ce", "gce", "kl"]
     for kind in ("clean", "uniform", "undecided"):
-        assert list(candidates(report(kind, mild), PRIOR)) == plain
-    assert list(candidates(report("general", mild), PRIOR)) == [*plain, "forward", "kl corrected"]
-    assert list(candidates(report("general", singular), PRIOR)) == plain
-    assert list(candidates(report("sparse", PAIRS, PAIRS.pairs), PRIOR))[3] == "pair-conditional"
+        assert list(candidates(report(kind, mild), PRIOR, 1000)) == plain
+    assert list(candidates(report("general", mild), PRIOR, 1000)) == [*plain, "forward", "kl corrected"]
+    assert list(candidates(report("general", singular), PRIOR, 1000)) == plain
+    assert list(candidates(report("sparse", PAIRS, PAIRS.pairs), PRIOR, 1000))[3] == "pair-conditional"
 
 
 def test_a_matrix_that_should_not_be_inverted_is_not() -> None:
@@ -111,7 +111,7 @@ def test_the_implied_accuracy_is_unbiased() -> None:
 
 def test_the_race_is_repeatable_and_leaves_the_random_state() -> None:
     inputs, labels, _ = blobs(200)
-    losses = candidates(report("clean", torch.eye(10)), class_prior(labels, 10))
+    losses = candidates(report("clean", torch.eye(10)), class_prior(labels, 10), 1000)
     state = torch.get_rng_state()
     plan = Plan(steps=12, batch_size=32)
     first, second = (run_race(inputs, labels, 10, losses, plan=plan, seed=3) for _ in range(2))
@@ -123,7 +123,7 @@ def test_the_race_is_repeatable_and_leaves_the_random_state() -> None:
 
 def test_a_settled_race_is_not_run_on() -> None:
     inputs, labels, _ = blobs(200)
-    losses = candidates(report("clean", torch.eye(10)), class_prior(labels, 10))
+    losses = candidates(report("clean", torch.eye(10)), class_prior(labels, 10), 1000)
     asked: list[int] = []
 
     def settled(found: Race) -> bool:

@@ -11,6 +11,7 @@ import torch
 from fdiv_noisy import Sparse, Uniform, label_issues
 from fdiv_noisy.cli import main
 from fdiv_noisy.estimation.issues import clean_posterior
+from fdiv_noisy.estimation.structure import select_structure
 from fdiv_noisy.noise import corrupt
 from PIL import Image
 from torch import Tensor
@@ -71,6 +72,22 @@ def test_even_noise_is_ranked_by_self_confidence() -> None:
     for found in (label_issues(probs, labels, noise), label_issues(probs, clean)):
         assert ((found.wrong >= 0) & (found.wrong <= 1)).all()
     ours = average_precision(clean != labels, label_issues(probs, labels, noise).wrong)
+    assert ours == pytest.approx(average_precision(clean != labels, own), abs=1e-3)
+
+
+def test_overlap_that_looks_like_general_noise_is_ranked_by_self_confidence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([0.0, 1.0, 2.2, 3.0, 9.0, 12.0])  # the first four overlap, and not evenly
+    clean = torch.randint(K, (4000,), generator=generator)
+    inputs = centres[clean] + torch.randn(4000, generator=generator)
+    even = Uniform(torch.full((K,), 0.05)).matrix()
+    labels = corrupt(clean, even, generator=generator)
+    probs = (-0.5 * (inputs[:, None] - centres).square()).softmax(1) @ even
+    found = select_structure(probs, labels)
+    assert found.structure == "general"
+    assert "part of the matrix is overlap of classes" in str(found)
+    own = 1 - probs.gather(1, labels[:, None])[:, 0]
+    ours = average_precision(clean != labels, label_issues(probs, labels).wrong)
     assert ours == pytest.approx(average_precision(clean != labels, own), abs=1e-3)
 
 

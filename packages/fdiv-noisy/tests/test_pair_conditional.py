@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from fdiv_noisy import PairConditionalLoss, Sparse, class_prior
-from fdiv_noisy.losses.pair_conditional import pair_conditional_loss
+from fdiv_noisy.losses.pair_conditional import pair_conditional_loss, weight_for
 
 PAIRS = torch.tensor([[0, 3], [4, 1]])
 K = 6
@@ -32,7 +32,7 @@ def test_equals_the_loop() -> None:
         share = float(prior[y] / (prior[y] + prior[other]))
         g, g_other = 0.5 * math.tanh(c), 0.5 * math.tanh(1 - c)
         inside = -g + share * g + (1 - share) * g_other
-        expected.append(-math.log(row[y] + row[other]) + 10 * inside)
+        expected.append(-math.log(row[y] + row[other]) + 5 * inside)
     loss = PairConditionalLoss(PAIRS, prior, reduction="none")
     torch.testing.assert_close(loss(logits, targets), torch.tensor(expected, dtype=torch.float64))
     mean = PairConditionalLoss(PAIRS, prior)(logits, targets)
@@ -71,3 +71,9 @@ def test_bad_pairs_and_soft_targets_are_refused() -> None:
         PairConditionalLoss(torch.tensor([[0, 1], [1, 2]]), torch.full((3,), 1 / 3))
     with pytest.raises(ValueError, match="class indices"):
         PairConditionalLoss(PAIRS, torch.full((K,), 1 / K))(torch.zeros(2, K), torch.full((2, K), 1 / K))
+
+
+def test_the_weight_falls_with_the_samples_seen() -> None:
+    assert weight_for(1) == weight_for(100_000) == 10
+    assert weight_for(1_600_000) == weight_for(10**9) == 3
+    assert weight_for(200_000) == pytest.approx(10 / 2**0.75)

@@ -67,7 +67,7 @@ def auto_loss(
         inputs,
         labels,
         num_classes,
-        candidates(report, prior),
+        candidates(report, prior, plan.seen(report.n)),
         plan=plan,
         settled=functools.partial(is_settled, report=report),
         **same,
@@ -76,10 +76,14 @@ def auto_loss(
 
 
 def answer(
-    report: NoiseReport, verdict: Verdict, prior: Tensor, *, plan: Plan, warmup: int = 1
+    report: NoiseReport, verdict: Verdict, prior: Tensor, *, plan: Plan, warmup: int = 1, by_steps: bool = True
 ) -> tuple[WarmUp, NoiseReport]:
-    """The loss of a verdict after its warm-up, and the report with the table of the race."""
-    criterion = candidates(report, prior)[verdict.name]()
+    """The loss of a verdict after its warm-up, and the report with the table of the race.
+
+    Without `by_steps` the warm-up counts epochs, as training says them.
+    """
+    criterion = candidates(report, prior, plan.seen(report.n))[verdict.name]()
+    plan = plan if by_steps else dataclasses.replace(plan, steps=None)
     return _warmed(criterion, warmup, plan, report.n), dataclasses.replace(report, choice=str(verdict))
 
 
@@ -100,7 +104,7 @@ def choose_loss(report: NoiseReport, prior: Tensor, *, warmup: int = 1) -> WarmU
         ValueError: `warmup` is below 1.
     """
     check_warmup(warmup)
-    losses = candidates(report, prior)
+    losses = candidates(report, prior, Plan().seen(report.n))
     return _warmed(losses[_by_structure(report)](), warmup, Plan(), report.n)
 
 

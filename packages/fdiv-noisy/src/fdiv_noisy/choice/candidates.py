@@ -11,7 +11,7 @@ from fdiv_noisy.estimation import NoiseReport
 from fdiv_noisy.losses.f_divergence import FDivergenceLoss
 from fdiv_noisy.losses.forward import ForwardCorrection
 from fdiv_noisy.losses.gce import GCELoss
-from fdiv_noisy.losses.pair_conditional import PairConditionalLoss
+from fdiv_noisy.losses.pair_conditional import PairConditionalLoss, weight_for
 
 PLAIN = ("ce", "gce", "kl")
 """Those that need to know nothing of the noise, the simplest first."""
@@ -21,7 +21,7 @@ LEAST_CONDITION = 0.1  # smallest singular value of a transition matrix that is 
 Make = Callable[[], nn.Module]
 
 
-def candidates(report: NoiseReport, prior: Tensor) -> dict[str, Make]:
+def candidates(report: NoiseReport, prior: Tensor, seen: int) -> dict[str, Make]:
     """Makers of the losses for the noise of `report`, by name; the plain ones first.
 
     A correction is among them only where the report is sure of a structure and its matrix can be inverted.
@@ -29,6 +29,7 @@ def candidates(report: NoiseReport, prior: Tensor) -> dict[str, Make]:
     Args:
         report: What was found in the labels.
         prior: (K,) shares of the noisy labels.
+        seen: Samples that the whole training will see, repeats included.
     """
     made: dict[str, Make] = {
         "ce": nn.CrossEntropyLoss,
@@ -36,7 +37,7 @@ def candidates(report: NoiseReport, prior: Tensor) -> dict[str, Make]:
         "kl": lambda: FDivergenceLoss("kl", product="exact", prior=prior),
     }
     if len(report.pairs):
-        made["pair-conditional"] = lambda: PairConditionalLoss(report.pairs, prior)
+        made["pair-conditional"] = lambda: PairConditionalLoss(report.pairs, prior, weight_for(seen))
     if report.structure not in ("clean", "uniform", "undecided") and well_conditioned(report.matrix()):
         made["forward"] = lambda: ForwardCorrection(report.matrix())
         made["kl corrected"] = lambda: FDivergenceLoss("kl", product="exact", prior=prior, transition=report.transition)

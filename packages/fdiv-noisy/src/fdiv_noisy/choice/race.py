@@ -44,6 +44,10 @@ class Plan:
         """Steps of each candidate, for `n` samples."""
         return min(self.steps or EPOCHS * self.an_epoch(n), MOST_STEPS)
 
+    def seen(self, n: int) -> int:
+        """Samples that the whole training sees, repeats included, for `n` samples."""
+        return (self.steps or EPOCHS * self.an_epoch(n)) * self.batch_size
+
     def an_epoch(self, n: int) -> int:
         """Steps of an epoch of `n` samples."""
         return -(-n // self.batch_size)

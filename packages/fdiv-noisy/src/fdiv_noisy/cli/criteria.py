@@ -6,7 +6,6 @@ import functools
 import pathlib
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import torch
 from robustvision_core.data import ImageSet
@@ -32,7 +31,7 @@ from fdiv_noisy.losses.forward import ForwardCorrection
 from fdiv_noisy.losses.gce import GCELoss
 from fdiv_noisy.losses.mae import MAELoss
 from fdiv_noisy.losses.nce_rce import NCERCELoss
-from fdiv_noisy.losses.pair_conditional import PairConditionalLoss
+from fdiv_noisy.losses.pair_conditional import PairConditionalLoss, weight_for
 from fdiv_noisy.losses.peer import PeerLoss
 from fdiv_noisy.losses.sce import SCELoss
 from fdiv_noisy.noise import NoiseSummary, describe
@@ -64,15 +63,16 @@ def build(config: TrainConfig, noisy: NoisySet, runtime: Runtime | None = None) 
         assert report is not None
         plan = make_plan(config, len(noisy.train))
         verdict = hold_race(config, noisy.in_memory(), report, plan, runtime)
-        epochs = replace(plan, steps=None)  # training says which epoch runs
-        return answer(report, verdict, prior, plan=epochs, warmup=warmup_epochs(config))
+        return answer(report, verdict, prior, plan=plan, warmup=warmup_epochs(config), by_steps=False)
     transition = _transition(config, noisy, report)
     if config.loss in DIVERGENCES:
         criterion: nn.Module = FDivergenceLoss(
             config.loss, config.product, prior if config.product == "exact" else None, transition=transition
         )
     elif config.loss == "pair-conditional":
-        criterion = PairConditionalLoss(_pairs(config, transition, report), prior)
+        criterion = PairConditionalLoss(
+            _pairs(config, transition, report), prior, weight_for(config.epochs * len(noisy.train))
+        )
     elif config.loss in CORRECTED:
         assert transition is not None
         criterion = CORRECTED[config.loss](transition)
@@ -182,7 +182,7 @@ def hold_race(
     config: TrainConfig, train: ImageSet, report: NoiseReport, plan: Plan, runtime: Runtime | None = None
 ) -> Verdict:
     """The verdict of a race of the losses that the report allows; that of rank 0 speaks for all processes."""
-    losses = candidates(report, class_prior(train.labels, train.num_classes))
+    losses = candidates(report, class_prior(train.labels, train.num_classes), plan.seen(len(train)))
     show = config.progress and sys.stderr.isatty() and (runtime is None or runtime.is_main)
     with tqdm(desc="racing losses", unit=" trainings", disable=not show, leave=False) as bar:
         race = run_race(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fdiv_noisy.estimation.checks import check_probabilities
-from fdiv_noisy.estimation.structure import select_structure
+from fdiv_noisy.estimation.report import NoiseReport
+from fdiv_noisy.estimation.structure import holds_overlap, select_structure
 from fdiv_noisy.transition import Transition, Uniform, as_matrix
 
 STEPS = 100
@@ -56,7 +57,8 @@ def label_issues(probs: Tensor, labels: Tensor, transition: Transition | None = 
     With the clean posterior $c(x)$, which explains the noisy one as $T^\top c$ (found by expectation maximisation), the
     label is right with probability $c_{\tilde y} T_{\tilde y\tilde y} / (T^\top c)_{\tilde y}$. Where flips have a
     structure this finds labels that the network itself finds likely, such as those of a pair that flips more often than
-    not. Without one the order is that of the noisy posterior of the label (self-confidence).
+    not. Without one the order is that of the noisy posterior of the label (self-confidence), and so it is where a
+    matrix without structure claims more wrong labels than typical samples show: it then holds overlap of classes.
 
     Args:
         probs: (N, K) out-of-fold posteriors of the noisy labels (`fdiv_noisy.estimation.cross_fit_probabilities`).
@@ -70,7 +72,7 @@ def label_issues(probs: Tensor, labels: Tensor, transition: Transition | None = 
     even = isinstance(transition, Uniform)
     if transition is None:
         report = select_structure(probs, labels)
-        transition, even = report.transition, report.structure in EVEN
+        transition, even = report.transition, report.structure in EVEN or _may_be_overlap(report, probs, labels)
     matrix = as_matrix(transition).to(probs.device, torch.float32)
     if len(matrix) != probs.shape[1]:
         raise ValueError(f"the transition has {len(matrix)} classes, probs have {probs.shape[1]}")
@@ -84,6 +86,13 @@ def label_issues(probs: Tensor, labels: Tensor, transition: Transition | None = 
     if even:
         wrong, suggested = _in_order_of(1 - own, wrong), probs.argmax(1)
     return LabelIssues(wrong + TIES * (1 - own - wrong), suggested, clean)
+
+
+def _may_be_overlap(report: NoiseReport, probs: Tensor, labels: Tensor) -> bool:
+    """Whether the matrix of a report says no more than that classes look alike."""
+    if probs.shape[1] == 2:
+        return bool((report.matrix().diag() > 0.5).all())
+    return report.structure == "general" and holds_overlap(report.rate, probs, labels)
 
 
 def clean_posterior(probs: Tensor, matrix: Tensor) -> Tensor:

