@@ -10,6 +10,7 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 import tarfile
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from robustvision_core.predict import load_run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "guides" / "own-data.md"
@@ -118,3 +120,11 @@ def test_command_trains(
     more += ["--train-size", "0"] if "--stream" in words else []
     assert importlib.import_module(f"{package}.cli").main([*words, *more]) == 0
     assert (tmp_path / "run" / "summary.json").is_file()
+    shutil.copytree(tmp_path / "run", tmp_path / "elsewhere" / "copy")  # as to another machine
+    shutil.rmtree(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)  # from here the training data cannot be found
+    predictor: Any = load_run(tmp_path / "elsewhere" / "copy", device="cpu")
+    new = [Image.new("RGB", (31, 20), (shade,) * 3) for shade in (10, 200)]
+    if package == "rml_meta":
+        predictor = predictor.learn({"class00": new[:1], "class20": new[1:]})
+    assert set(predictor.predict(new).names) <= set(CLASSES if "npz" not in command else map(str, range(24)))
