@@ -31,7 +31,7 @@ test: setup ## run every test but those of wheels, of several nodes and of the s
 test-%: setup ## run the tests of one package, as in `make test-fdiv-noisy`
 	$(RUN) -m pytest packages/$*
 
-test-integrations: ## the packages under Trainer, Lightning, cleanlab, datasets and ONNX, in an environment of their own
+test-integrations: ## the packages with Trainer, Lightning, cleanlab, datasets, timm, ONNX, TensorBoard and COCO files, in an environment of their own
 	UV_PROJECT_ENVIRONMENT=.venv-integrations $(UV) sync --quiet --all-packages --all-extras --group integrations
 	.venv-integrations/bin/python -m pytest tests/integrations
 

@@ -88,3 +88,32 @@ def test_tensorboard_of_a_run_is_read_by_tensorboard(saved: pathlib.Path, tmp_pa
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     held = {event.step: event.value for event in events.Scalars("loss")}
     assert held == pytest.approx({record["epoch"]: record["loss"] for record in records})
+
+
+def test_coco_keypoints_train_and_predict_poses(tmp_path: pathlib.Path) -> None:
+    """A file of COCO keypoints of a box, photographed from around; its own photos are predicted on."""
+    from diffpnp_pose.cli import main
+
+    points = np.array([[x, y, z] for x in (-0.1, 0.1) for y in (-0.05, 0.05) for z in (-0.03, 0.03)])
+    camera = np.array([[90.0, 0, 40], [0, 90, 30], [0, 0, 1]])
+    images, annotations = [], []
+    for k in range(8):
+        turn = np.linalg.qr(np.random.default_rng(k).normal(size=(3, 3)))[0]
+        turn *= np.sign(np.linalg.det(turn))
+        seen = (points @ turn.T + [0, 0, 0.6]) @ camera.T
+        keypoints = np.concatenate([seen[:, :2] / seen[:, 2:], np.full((8, 1), 2)], 1)
+        Image.new("RGB", (80, 60), (20 * k, 90, 90)).save(tmp_path / f"{k}.png")
+        images.append({"id": k, "file_name": f"{k}.png", "width": 80, "height": 60})
+        annotations.append({"id": k, "image_id": k, "category_id": 1, "keypoints": keypoints.flatten().tolist()})
+    (tmp_path / "keypoints.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (tmp_path / "points.csv").write_text("x,y,z\n" + "\n".join(",".join(map(str, point)) for point in points))
+    (tmp_path / "camera.json").write_text(json.dumps({"K": camera.tolist(), "size": [80, 60]}))
+    own = [f"coco:{tmp_path / 'keypoints.json'}", "--points", str(tmp_path / "points.csv")]
+    train = ["train", "--preset", "smoke", "--data", *own, "--camera", str(tmp_path / "camera.json")]
+    small = ["--size", "32x32", "--network-size", "micro", "--epochs", "1", "--device", "cpu"]
+    assert main([*train, *small, "--out", str(tmp_path / "run")]) == 0
+    predict = ["predict", "--run", str(tmp_path / "run"), "--images", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*predict, "--camera", str(tmp_path / "camera.json"), "--device", "cpu"]) == 0
+    rows = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 9
+    assert (tmp_path / "out" / "bop.csv").is_file()
