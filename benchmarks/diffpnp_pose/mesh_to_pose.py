@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -89,37 +90,46 @@ def train_cell(config: TrainConfig, folder: pathlib.Path, before: float) -> floa
     return records[-1]["minutes"]
 
 
-def cells(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """Records of the epochs of each cell: `heat-maps first`, and from there each loss."""
+def cells(seed: int = 0) -> None:
+    """Train each cell: heat-maps first, and from there each loss."""
     torch.set_num_threads(1)
     config = configuration(seed)
     first = config.changed(epochs=BASE).with_pose(epochs=0, loss="lh")
     folder = DONE / f"first-{seed}"
     before = train_cell(first, folder, 0.0)
-    found = {"first": records_of(folder)}
     for loss in ("lh", "lm", "lp"):
         then = replace(config, epochs=0, init=str(folder / "checkpoint.pt")).with_pose(epochs=THEN, loss=loss)
         train_cell(then, DONE / f"{loss}-{seed}", before)
-        found[loss] = records_of(DONE / f"{loss}-{seed}")
-    return found
 
 
 def records_of(folder: pathlib.Path) -> list[dict[str, Any]]:
     """What a run logged."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def table(seed: int = 0) -> None:
+    """Write what has been run: the selected epoch of each loss, and the curve over training time."""
+    rows = []
+    for loss in ("lh", "lm", "lp"):
+        if found := records_of(DONE / f"{loss}-{seed}"):
+            best = min(found, key=lambda record: record["val_npe"])
+            rows.append({"loss": loss, **_row(best)})
+    rows += [{"loss": "heat-maps first", **_row(record)} for record in records_of(DONE / f"first-{seed}")]
+    save(__file__, QUESTION, rows, note=NOTE)
+
+
+def _row(record: dict[str, Any]) -> dict[str, float]:
+    values = {name: record[f"real_{name}"] for name in SHOWN}
+    return {"minutes": record["minutes"], "drawn, NPE": record["val_npe"], **values}
 
 
 def main() -> None:
-    """Write the table: the selected epoch of each loss, and the curve over training time."""
-    found, rows = cells(), []
-    for loss in ("lh", "lm", "lp"):
-        best = min(found[loss], key=lambda record: record["val_npe"])
-        rows.append({"loss": loss, "minutes": best["minutes"], **{n: best[f"real_{n}"] for n in SHOWN}})
-    for record in found["first"]:
-        rows.append({"loss": "first", "minutes": record["minutes"], **{n: record[f"real_{n}"] for n in SHOWN}})
-    save(__file__, QUESTION, rows, note=NOTE)
+    """Train and write the table."""
+    cells()
+    table()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main()
+    table() if sys.argv[1:] == ["table"] else main()

@@ -110,12 +110,19 @@ def rotated(R: Array, d: Array) -> Array:
     return R + (8 / (4 + (d * d).sum(-1)))[:, None, None] * (once + hat @ once)
 
 
-def damped_step(hessian: Array, gradient: Array, damping: Array) -> Array:
-    """Levenberg-Marquardt steps `(B, 6)`; torch solves where NumPy raises, which it does for one singular item."""
+def damped_step(hessian: Array, gradient: Array, damping: Array, least: float = 0.0) -> Array:
+    """Levenberg-Marquardt steps `(B, k)`; torch solves where NumPy raises, which it does for one singular item.
+
+    Args:
+        hessian: `(B, k, k)`.
+        gradient: `(B, k)`.
+        damping: `(B,)`, relative to the diagonal.
+        least: added to the diagonal besides.
+    """
     np: Any = numpy()
-    raised = hessian.copy()
-    diagonal = raised.reshape(-1, 36)[:, ::7]
-    diagonal += np.abs(diagonal) * damping[:, None]
+    raised, size = hessian.copy(), hessian.shape[-1]
+    diagonal = raised.reshape(-1, size * size)[:, :: size + 1]
+    diagonal += np.abs(diagonal) * damping[:, None] + least
     try:
         return -np.linalg.solve(raised, gradient[..., None])[..., 0]
     except np.linalg.LinAlgError:

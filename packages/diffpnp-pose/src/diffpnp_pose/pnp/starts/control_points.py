@@ -19,17 +19,21 @@ kernel, only the kernel matters and not its basis, so equal eigenvalues inside i
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
-from diffpnp_pose.devices import readable
+from diffpnp_pose.devices import plain, readable
 from diffpnp_pose.geometry.matrices import axial
+from diffpnp_pose.pnp import host
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.refine import rotated
 from diffpnp_pose.pnp.starts.orthographic import normal_of, rays_of, shape_of
 
 _BETA_STEPS = 25
+_DAMPING = 1e-3  # of the first step
 _SHORT = 1e-7  # relative step from which the recorded Newton step ends at rounding
 # products beta_i beta_j solved for linearly in each start, by kernel size
 _SPACE_STARTS = (
@@ -56,6 +60,11 @@ def control_point_poses(problem: Problem) -> tuple[Tensor, Tensor]:
         return R, t
     plane_R, plane_t = _poses(problem, 3)
     return torch.where(flat[:, None, None], plane_R, R), torch.where(flat[:, None], plane_t, t)
+
+
+def _recorded(value: Tensor) -> bool:
+    """Whether a derivative of `value` may be asked for, so that steps which change no value have to be recorded."""
+    return not plain() or value.requires_grad or unpack_dual(value).tangent is not None
 
 
 def _poses(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
@@ -107,6 +116,8 @@ def _square_root(S: Tensor) -> Tensor:
     with torch.no_grad():
         values, V = torch.linalg.eigh(S)
         roots = values.clamp_min(1e-12).sqrt()
+    if not _recorded(S):
+        return (V * roots[:, None]) @ V.mT
     change = (V.mT @ (S - S.detach()) @ V) / (roots[:, :, None] + roots[:, None])
     return V @ (torch.diag_embed(roots) + change) @ V.mT
 
@@ -124,6 +135,8 @@ def _kernel(problem: Problem, alpha: Tensor) -> Tensor:
     with torch.no_grad():
         values, vectors = torch.linalg.eigh(A)
     V, W = vectors[..., :size], vectors[..., size:]
+    if not _recorded(A):
+        return V.mT.unflatten(-1, (size, 3))
     gap = values[:, None, :size] - values[:, size:, None]
     # first-order motion of the kernel out of itself; zero in value, the derivative of the invariant subspace
     V = V + W @ ((W.mT @ (A - A.detach()) @ V) / gap.clamp_max(-1e-30))
@@ -154,13 +167,23 @@ def _betas(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
     An item whose step is short is frozen; on a CPU the loop ends once all are, which changes no result.
     """
     fixed_Q, fixed_d2 = Q.detach(), d2.detach()
-    damping = torch.full_like(beta[:, :1], 1e-3)
+    if readable(beta) and beta.dtype == torch.float64 and host.numpy() is not None:
+        arrays = (value.numpy() for value in (fixed_Q, fixed_d2, beta.detach()))
+        beta = torch.from_numpy(_descend_on_host(*arrays))
+    else:
+        beta = _descend(fixed_Q, fixed_d2, beta)
+    _, gradient, _, hessian = _distance_model(Q, d2, beta)
+    return beta - torch.linalg.solve_ex(hessian.detach(), gradient)[0]
+
+
+def _descend(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
+    damping = torch.full_like(beta[:, :1], _DAMPING)
     active = torch.ones_like(beta[:, 0], dtype=torch.bool)
-    value, gradient, normal, _ = _distance_model(fixed_Q, fixed_d2, beta)
+    value, gradient, normal, _ = _distance_model(Q, d2, beta)
     for _ in range(_BETA_STEPS):
         raised = normal + torch.diag_embed(normal.diagonal(dim1=1, dim2=2) * damping + 1e-30)
         step = torch.linalg.solve_ex(raised, gradient)[0]
-        trial = _distance_model(fixed_Q, fixed_d2, beta - step)
+        trial = _distance_model(Q, d2, beta - step)
         accept = active & (trial[0] <= value)
         wide = accept[:, None]
         short = step.abs().amax(-1) <= _SHORT * beta.abs().amax(-1)
@@ -170,8 +193,36 @@ def _betas(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
         active = active & ~short
         if readable(active) and not active.any():
             break
-    _, gradient, _, hessian = _distance_model(Q, d2, beta)
-    return beta - torch.linalg.solve_ex(hessian.detach(), gradient)[0]
+    return beta
+
+
+def _descend_on_host(Q: Any, d2: Any, beta: Any) -> Any:
+    """`_descend` in NumPy, on arrays."""
+    np: Any = host.numpy()
+    batch, pairs, size, _ = Q.shape
+
+    def model(beta: Any) -> tuple[Any, Any, Any]:
+        Qb = (Q.reshape(batch, pairs * size, size) @ beta[:, :, None]).reshape(batch, pairs, size)
+        residual = (Qb * beta[:, None]).sum(-1) - d2
+        gradient = (residual[:, None] @ Qb)[:, 0]
+        return (residual * residual).sum(-1) / 4, gradient, 2 * Qb.transpose(0, 2, 1) @ Qb
+
+    with np.errstate(all="ignore"):
+        damping, active = np.full(batch, _DAMPING), np.ones(batch, bool)
+        value, gradient, normal = model(beta)
+        for _ in range(_BETA_STEPS):
+            step = -host.damped_step(normal, gradient, damping, 1e-30)
+            trial = model(beta - step)
+            accept = active & (trial[0] <= value)
+            wide = accept[:, None]
+            short = np.abs(step).max(-1) <= _SHORT * np.abs(beta).max(-1)
+            beta, value = np.where(wide, beta - step, beta), np.where(accept, trial[0], value)
+            gradient, normal = np.where(wide, trial[1], gradient), np.where(wide[..., None], trial[2], normal)
+            damping = np.where(accept, damping * 0.1, damping * 10)
+            active = active & ~short
+            if not active.any():
+                break
+    return beta
 
 
 def _distance_model(Q: Tensor, d2: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -201,6 +252,8 @@ def _alignment(H: Tensor) -> Tensor:
         U, _, Vh = torch.linalg.svd(H.detach())
         sign = torch.linalg.det(U @ Vh)
         R = torch.cat([U[:, :, :2], U[:, :, 2:] * sign[:, None, None]], 2) @ Vh
+    if not _recorded(H):
+        return R
     N = H @ R.mT
     fixed = (N.detach() + N.detach().mT) / 2
     eye = torch.eye(3, dtype=H.dtype, device=H.device)
