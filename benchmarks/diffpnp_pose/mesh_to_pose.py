@@ -28,7 +28,8 @@ QUESTION = "How well does a network trained on crops drawn from a mesh find the 
 LONG = True
 NOTE = """Object 5 of LM-O (the watering can), all 199 photos of it, none of them trained on or selected with: the epoch
 is chosen on drawn crops. Crops of 128x128 about the annotated box; ADD10 is the percentage of poses within a tenth of
-the diameter, Proj5 within five pixels of the photo. Minutes are CPU time of one core, drawing included."""
+the diameter, Proj5 within five pixels of the photo. Minutes are CPU time of one core, drawing included. Without rows of
+lh, lm and lp the training was stopped before them: run it again, and it goes on."""
 DONE = pathlib.Path("runs/benchmarks/diffpnp_pose/mesh_to_pose")
 OBJECT = 5
 BASE, THEN = 20, 5  # epochs on heat-maps, and with each loss after them
