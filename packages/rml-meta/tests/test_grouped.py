@@ -75,7 +75,7 @@ def test_gradients_are_those_of_the_loop(name: str) -> None:
     model, e = models()[name], tasks(3)
     found = {b: gradient(MAML(model, 0.1, 2, backend=b), e) for b in ("loop", "grouped", "auto")}  # type: ignore[arg-type]
     torch.testing.assert_close(found["grouped"], found["loop"], rtol=1e-9, atol=1e-11)
-    assert torch.equal(found["auto"], found["grouped"])
+    assert torch.equal(found["auto"], found["loop" if name == "resnet10" else "grouped"])  # of up to 512 channels
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,29 @@ def test_export_of_the_features(runs: dict, tmp_path: pathlib.Path, capsys: pyte
     assert "maml adapts its features to examples of the classes: give --support" in capsys.readouterr().err
 
 
+def test_a_broken_example_is_left_out_and_named(
+    runs: dict, photos: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos / "support", tmp_path / "support")
+    (tmp_path / "support" / "grey" / "bad.png").write_bytes(b"no image")
+    command = ["predict", "--run", str(runs["protonet"]), "--device", "cpu", "--no-progress"]
+    where = ["--support", str(tmp_path / "support"), "--images", str(photos / "new" / "dark0.jpg")]
+    assert main([*command, *where, "--out", str(tmp_path / "out")]) == 0
+    assert "left out: " in (said := capsys.readouterr().err)
+    assert "bad.png" in said
+    with open(tmp_path / "out" / "predictions.csv", newline="") as lines:
+        (row,) = csv.DictReader(lines)
+    expected = load_predictor(runs["protonet"], photos / "support", device="cpu").predict(photos / "new" / "dark0.jpg")
+    assert row["label"] == expected.names[0]
+    assert float(row["confidence"]) == pytest.approx(float(expected.confidence), abs=1e-3)
+    assert main([*command, *where, "--out", str(tmp_path / "out"), "--strict"]) == 2
+    for file in (tmp_path / "support" / "dark").iterdir():
+        file.write_bytes(b"no image")
+    capsys.readouterr()
+    assert main([*command, *where, "--out", str(tmp_path / "out")]) == 2
+    assert "none of the images of dark can be read" in capsys.readouterr().err
+
+
 def test_refusals(runs: dict, photos: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for c in range(6):
         image(tmp_path / "six" / f"c{c}" / "0.png", 40 * c, c)

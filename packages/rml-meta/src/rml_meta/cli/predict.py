@@ -28,7 +28,8 @@ Support = str | pathlib.Path | Mapping[str, Sequence[Any]]
 
 def predict(config: PredictConfig) -> None:
     """Learn the classes of the support folder, and write what the images are taken for."""
-    write_predictions(load_predictor(config.run, config.support, config.which, config.device), config)
+    run = load_run(config.run, config.which, config.device)
+    write_predictions(run.learn(config.support, strict=config.strict), config)
 
 
 def export(config: ExportConfig) -> None:
@@ -54,16 +55,20 @@ class FewShotRun(Predictor):
         prepared = Preprocessing.from_plain(about["preprocessing"], str(path))
         super().__init__(nn.Identity(), prepared, (), outputs=_untaught, device=device)
 
-    def learn(self, support: Support) -> Predictor:
+    def learn(self, support: Support, *, strict: bool = True) -> Predictor:
         """A predictor of the classes of a folder `support/<class>/<image>`, or of a dict of class to images.
 
         Any number of classes, any number of images each.
 
+        Args:
+            support: What teaches it.
+            strict: Raise at an image that cannot be read; else it is named on the error stream and left out.
+
         Raises:
             UserError: The run's method cannot learn that many classes.
-            DataError: There are no two classes, or an image cannot be read.
+            DataError: There are no two classes, or an image cannot be read, or none of a class can.
         """
-        images, labels, classes = read_support(support, self.preprocessing)
+        images, labels, classes = read_support(support, self.preprocessing, strict=strict)
         method, most = self.config.method, self.config.ways
         if method in HEADED and len(classes) > most:
             raise UserError(
@@ -117,23 +122,41 @@ def load_predictor(
     return load_run(folder, which, device).learn(support)
 
 
-def read_support(support: Support, prepared: Preprocessing) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def read_support(
+    support: Support, prepared: Preprocessing, *, strict: bool = True
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Images (S, C, H, W) uint8, labels (S,) and names of the classes of what is to be learned."""
-    if isinstance(support, Mapping):
-        sources = [image for images in support.values() for image in images]
-        classes = tuple(str(name) for name, images in support.items() if len(images))
-        labels = torch.arange(len(classes)).repeat_interleave(
-            torch.tensor([len(images) for images in support.values() if len(images)], dtype=torch.long)
-        )
-        where = "the support"
-    else:
-        where = top = pathlib.Path(support).expanduser()
-        if not top.is_dir():
-            raise DataError(
-                f"there is no folder {top}: expected {top}/<class>/<image>, some images of each class to learn"
-            )
-        files = class_folders(top)
-        sources, labels, classes = list(files.paths), files.labels, files.classes
+    sources, labels, classes = _listed(support) if isinstance(support, Mapping) else _in_folder(support)
     if len(classes) < 2:
+        where = "the support" if isinstance(support, Mapping) else support
         raise DataError(f"{where} has one class, {', '.join(classes)!r}: expected two or more to tell apart")
-    return torch.stack([prepared.read(source) for source in sources]), labels, classes
+    images, kept = [], []
+    for row, source in enumerate(sources):
+        try:
+            images.append(prepared.read(source))
+            kept.append(row)
+        except DataError as error:
+            if strict:
+                raise
+            sys.stderr.write(f"left out: {error}\n")
+    labels = labels[kept]
+    if lost := [name for number, name in enumerate(classes) if number not in labels]:
+        raise DataError(f"none of the images of {lost[0]} can be read")
+    return torch.stack(images), labels, classes
+
+
+def _listed(support: Mapping[str, Sequence[Any]]) -> tuple[list[Any], Tensor, tuple[str, ...]]:
+    """Images, labels and names of the classes of a dict of class to images."""
+    given = {str(name): list(images) for name, images in support.items() if len(images)}
+    counts = torch.tensor([len(images) for images in given.values()], dtype=torch.long)
+    labels = torch.arange(len(given)).repeat_interleave(counts)
+    return [image for images in given.values() for image in images], labels, tuple(given)
+
+
+def _in_folder(support: str | pathlib.Path) -> tuple[list[Any], Tensor, tuple[str, ...]]:
+    """Files, labels and names of the classes of a folder of class folders."""
+    top = pathlib.Path(support).expanduser()
+    if not top.is_dir():
+        raise DataError(f"there is no folder {top}: expected {top}/<class>/<image>, some images of each class to learn")
+    files = class_folders(top)
+    return list(files.paths), files.labels, files.classes
