@@ -115,7 +115,7 @@ def test_figures_are_measured_ones() -> None:
         f"{float(flow['spread after alignment'].split()[0]):.1f}, where one distribution for all images leaves "
         f"{float(augerino['spread after alignment'].split()[0]):.1f}.",
         f"MAML has {mean_shifted('MAML', own):.1f} % and RML {mean_shifted('RML', own):.1f} % once the colours change; "
-        f"where all share them, both stay at {mean_shifted('MAML', 'shared'):.0f} %",
+        f"where all share them, {mean_shifted('MAML', 'shared'):.1f} and {mean_shifted('RML', 'shared'):.1f} %",
         f"take {layer['solve_pnp']:.1f} ms on one core, the published layer {layer['published']:.0f} ms: "
         f"{layer['published / ours']:.0f} times as long",
     ]
