@@ -15,7 +15,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "docs" / "report"
 
 
 def main(folder: pathlib.Path = FOLDER) -> int:
-    """Write every page and drawing, and remove those that no claim gives any more; a claim at fault is said in a line."""
+    """Write every page and drawing, and remove those that no claim gives any more; a claim's fault is one line."""
     try:
         made = written()
     except ClaimError as error:
