@@ -27,7 +27,7 @@ from fdiv_noisy.transition import coefficients
 
 CLEARLY = 1.0  # standard errors by which a loss must beat a simpler one
 VERY_CLEARLY = 3.0  # the same where the judgement rests on an estimated matrix
-AHEAD = 0.25  # the same for the pair-conditional loss, which gains much where it is right and loses little else
+NOT_BEHIND = -1.0  # the same for the pair-conditional loss, which gains much where it is right and loses little else
 NOT_WORSE = -3.0  # standard errors that it may be behind in telling pairs apart
 SETTLED = 1.5  # standard errors from what it needs at which a lead hardly changes with more labels
 
@@ -98,8 +98,8 @@ def _corrects(name: str, best: str, bar: Bar, race: Race, report: NoiseReport) -
     """Whether a loss made for this noise beats `best` where labels of some classes are wrong more often than right."""
     if name == "pair-conditional":
         within, pairs = _within_pairs(race, report), _pair_found(race, report)
-        ahead = bar.cleared(within[name], within[best], AHEAD)
-        return ahead and bar.cleared(pairs[name], pairs[best], NOT_WORSE)
+        holds = bar.cleared(within[name], within[best], NOT_BEHIND)
+        return holds and bar.cleared(pairs[name], pairs[best], NOT_WORSE)
     implied = _implied(race, report)
     return implied is not None and bar.cleared(implied[name], implied[best], VERY_CLEARLY)
 
