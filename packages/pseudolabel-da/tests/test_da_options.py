@@ -13,7 +13,7 @@ from pseudolabel_da.cli.data import AdaptationData, deal, load_pair
 from pseudolabel_da.cli.phases import Phases
 from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.step import make_step
-from pseudolabel_da.cli.testing import make_network
+from pseudolabel_da.cli.testing import make_classifier
 from pseudolabel_da.reading.samples import TensorSamples, as_samples
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ def pair() -> Any:
 def begun(pair: Any, **changes: Any) -> tuple[Phases, AdaptationData]:
     config = QUICK.changed(device="cpu", **SMALL | changes)
     data = deal(config, pair)
-    step = make_step(config, make_network(config, data), len(data.target), 10)
+    step = make_step(config, make_classifier(config, data).network, len(data.target), 10)
     return Phases(config, data, step, torch.optim.AdamW(step.parameters()), Runtime(torch.device("cpu"))), data
 
 

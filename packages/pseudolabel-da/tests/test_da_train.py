@@ -24,7 +24,7 @@ from pseudolabel_da.cli.demo import DemoConfig, demo
 from pseudolabel_da.cli.phases import PRETRAINING, Phases
 from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.step import Step, make_step
-from pseudolabel_da.cli.testing import make_network
+from pseudolabel_da.cli.testing import make_classifier
 from pseudolabel_da.cli.train import fit_on
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
 from robustvision_core.data import DomainPair
@@ -202,7 +202,7 @@ def test_target_labels_reach_the_records_alone(
 def phases_of(config: TrainConfig) -> Phases:
     runtime = Runtime(torch.device("cpu"))
     data = deal(config, small_pair())
-    step = make_step(config, make_network(config, data), len(data.target), 10)
+    step = make_step(config, make_classifier(config, data).network, len(data.target), 10)
     return Phases(config, data, step, torch.optim.AdamW(step.parameters()), runtime)
 
 

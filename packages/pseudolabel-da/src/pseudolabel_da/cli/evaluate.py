@@ -7,10 +7,11 @@ import sys
 from robustvision_core.run.runtime import Runtime
 
 from pseudolabel_da.cli import plots
+from pseudolabel_da.cli.classifier import NETWORK
 from pseudolabel_da.cli.data import load
 from pseudolabel_da.cli.options import EvaluateConfig
 from pseudolabel_da.cli.recipes import TrainConfig
-from pseudolabel_da.cli.testing import NETWORK, confusions, make_network, summarise
+from pseudolabel_da.cli.testing import confusions, make_classifier, summarise
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -18,7 +19,7 @@ def evaluate(config: EvaluateConfig) -> None:
     trained = config.trained(TrainConfig, "pseudolabel-da train")
     with Runtime.session(config.device, trained.precision, trained.seed) as runtime:
         data = load(trained, runtime.device)
-        network = make_network(trained, data).to(runtime.device)
+        network = make_classifier(trained.changed(weights=""), data).network.to(runtime.device)
         config.load_into(network, NETWORK)
         found = confusions(data, runtime, network)
     classes = data.target_test.classes

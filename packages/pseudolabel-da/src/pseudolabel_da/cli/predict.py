@@ -8,9 +8,8 @@ from robustvision_core.predict import Predictor, Preprocessing, read_about
 from robustvision_core.run.folder import load_part, read_config
 from robustvision_core.run.runtime import Runtime
 
+from pseudolabel_da.cli.classifier import NETWORK, new_classifier
 from pseudolabel_da.cli.recipes import TrainConfig
-from pseudolabel_da.cli.testing import NETWORK
-from pseudolabel_da.networks import build
 
 
 def load_predictor(folder: str | pathlib.Path, which: str = "auto", device: str = "auto") -> Predictor:
@@ -24,7 +23,7 @@ def load_predictor(folder: str | pathlib.Path, which: str = "auto", device: str 
     path, about = read_about(folder, which)
     config = read_config(folder, TrainConfig, "pseudolabel-da train")
     prepared = Preprocessing.from_plain(about["preprocessing"], str(path))
-    network = build(config.network, prepared.channels, prepared.size, len(about["classes"]))
+    network = new_classifier(config, prepared.channels, prepared.size, len(about["classes"])).network
     load_part(network, path, NETWORK)
     where = Runtime.from_env(device).device
     return Predictor(network.to(where), prepared, about["classes"], device=where)

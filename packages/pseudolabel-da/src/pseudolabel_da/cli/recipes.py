@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from robustvision_core.config import former_names, leaf_types
-from robustvision_core.errors import UserError
+from robustvision_core.errors import UserError, unknown_name
 from robustvision_core.run.options import Checks, RunOptions
 
 from pseudolabel_da.algorithm.presets import PRESETS
@@ -22,7 +22,8 @@ from pseudolabel_da.algorithm.settings import (
     TrainingOptions,
 )
 
-NetworkName = Literal["cnn", "resnet18"]
+NETWORKS = ("cnn", "resnet18")
+LIBRARIES = ("timm", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,17 @@ class TrainConfig(RunOptions):
     method: Method = "pseudo"
     """source alone, target (its labels, the upper bound), coral, dann, lee (2013), pseudo (this paper's algorithm,
     with a selector), or ican's selection."""
-    network: NetworkName = "cnn"
-    """Network: three convolutions, about 30,000 parameters, or a ResNet-18 for small images."""
+    network: str = "cnn"
+    """cnn (three convolutions, about 30,000 parameters), resnet18 (a ResNet-18 for small images), timm:NAME or
+    torchvision:NAME, which see images normalised as their weights know them."""
+    weights: str = ""
+    """A file of weights that the network of timm or torchvision starts from; its head is replaced where it is of other
+    classes."""
+    standardise: bool = False
+    """Of cnn and resnet18: every image is brought to mean 0 and standard deviation 1 in the network, so that brightness
+    and contrast of a domain do not reach it."""
     init: str = ""
-    """Start from the weights of this checkpoint."""
+    """Start from the weights of this checkpoint of a run of ours."""
     pretrain: int = 3
     """Epochs on labelled samples alone."""
     epochs: int = 5
@@ -107,12 +115,22 @@ class TrainConfig(RunOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(0, "pretrain", "epochs")
+        self._check_network()
         if self.pretrain + self.adaptation < 1:
             raise UserError(f"nothing to train: method {self.method} has pretrain 0 and epochs {self.epochs}")
         try:
             self.settings()
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    def _check_network(self) -> None:
+        own = self.network in NETWORKS
+        if not own and self.network.partition(":")[0] not in LIBRARIES:
+            raise unknown_name("network", self.network, [*NETWORKS, *(f"{library}:NAME" for library in LIBRARIES)])
+        if self.weights and own:
+            raise UserError(f"--weights is for networks of timm and torchvision; {self.network} starts from --init")
+        if self.standardise and not own:
+            raise UserError(f"--standardise is for cnn and resnet18; {self.network} has its own normalisation")
 
     @property
     def adaptation(self) -> int:

@@ -11,25 +11,19 @@ from robustvision_core.run.metrics import accuracy, confusion_matrix, recalls
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
 
+from pseudolabel_da.cli.classifier import Classifier, new_classifier
 from pseudolabel_da.cli.data import AdaptationData
 from pseudolabel_da.cli.recipes import TrainConfig
-from pseudolabel_da.networks import build
 from pseudolabel_da.reading.reader import Reader, scale_images
 from pseudolabel_da.reading.samples import TensorSamples
 
-NETWORK = "objective.model"
-"""Where a checkpoint's `step` holds the network."""
 
-
-def make_network(config: TrainConfig, data: AdaptationData) -> nn.Module:
-    """The network of `config` for images and classes as in `data`."""
+def make_classifier(config: TrainConfig, data: AdaptationData) -> Classifier:
+    """The classifier of `config` for images and classes as in `data`, from the weights that it names."""
     channels, height, width = data.target_test.shape
     if height != width:
         raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
-    try:
-        return build(config.network, channels, height, data.target_test.num_classes)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return new_classifier(config, channels, height, data.target_test.num_classes, config.weights)
 
 
 def make_reader(network: nn.Module, runtime: Runtime) -> Reader:

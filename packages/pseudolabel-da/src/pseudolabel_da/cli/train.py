@@ -15,11 +15,12 @@ from robustvision_core.run.runtime import Runtime, channels_last
 from torch import Tensor
 
 from pseudolabel_da.cli import plots
+from pseudolabel_da.cli.classifier import NETWORK
 from pseudolabel_da.cli.data import AdaptationData, load
 from pseudolabel_da.cli.phases import Phases
 from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.step import Step, make_step
-from pseudolabel_da.cli.testing import NETWORK, confusions, make_network, summarise
+from pseudolabel_da.cli.testing import confusions, make_classifier, summarise
 from pseudolabel_da.diagnosis.diagnostics import Verdict
 
 
@@ -38,11 +39,13 @@ def train(config: TrainConfig) -> pathlib.Path:
 
 
 def new_step(config: TrainConfig, data: AdaptationData, runtime: Runtime) -> Step:
-    """The step of `config`, with a new network or that of `init`."""
-    network = make_network(config, data)
+    """The step of `config`, with a new network, that of `init`, or one that starts from `weights`."""
+    made = make_classifier(config, data)
+    if made.said and runtime.is_main:
+        sys.stderr.write(f"pseudolabel-da: {made.said}\n")
     if config.init:
-        load_part(network, config.init, NETWORK)
-    return make_step(config, network, len(data.target), data.target_test.num_classes, runtime.device)
+        load_part(made.network, config.init, NETWORK)
+    return make_step(config, made.network, len(data.target), data.target_test.num_classes, runtime.device)
 
 
 def fit_on(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:

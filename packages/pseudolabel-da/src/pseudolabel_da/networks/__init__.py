@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from torch import nn
 
+from pseudolabel_da.networks.inputs import Normalised, Standardised
 from pseudolabel_da.networks.resnet import ResNet18
 from pseudolabel_da.networks.small_cnn import SmallCNN
 
-__all__ = ["NETWORKS", "ResNet18", "SmallCNN", "build"]
+__all__ = ["NETWORKS", "Normalised", "ResNet18", "SmallCNN", "Standardised", "build"]
 
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "cnn": lambda channels, image_size, num_classes: SmallCNN(channels, image_size, num_classes),
