@@ -29,7 +29,8 @@ PAIR_FIELDS = ("data", "protocol", "image_size", "data_seed", "data_root")
 # what the first phase depends on
 STARTS_WITH = (
     *PAIR_FIELDS, "source_size", "target_size", "target_imbalance", "labelled", "source_augment", "network", "weights",
-    "standardise", "pretrain", "batch_size", "lr", "anneal", "weight_decay", "pretrain_label_smoothing", "seed", "device", "precision",
+    "standardise", "pretrain", "batch_size", "lr", "anneal", "weight_decay", "pretrain_label_smoothing", "seed",
+    "device", "precision",
 )  # fmt: skip
 
 
