@@ -19,7 +19,7 @@ from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.algorithm.schedule import EpochPlan, epoch_steps, rate_factor, schedule_epoch, target_weight
 from pseudolabel_da.algorithm.settings import TRANSFER, Settings
 from pseudolabel_da.algorithm.state import Domains, State
-from pseudolabel_da.diagnosis.error import Doubts
+from pseudolabel_da.diagnosis.error import Doubts, Opinion
 from pseudolabel_da.diagnosis.shares import ClassShares, estimate_class_shares
 from pseudolabel_da.diagnosis.validators import TARGET_VALIDATORS, accuracy
 from pseudolabel_da.reading.augmentation import Augment
@@ -99,6 +99,10 @@ class Driver:
         weight_fn: Inputs (B, ...) to domain weights (B,), or None.
         check: Slight changes that the model's answers should survive, or None where inputs are no images.
         processes: That train together.
+        second: What a network adapted from another seed says of the target, or None without one.
+
+    Raises:
+        ValueError: The second network is of other samples, or the settings ask for one and there is none.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class Driver:
         weight_fn: Callable[[Tensor], Tensor] | None = None,
         check: Augment | None = None,
         processes: Processes | None = None,
+        second: Opinion | None = None,
     ) -> None:
         self.settings, self.selector, self.reader = settings.in_use, selector, reader
         self.data, self.state, self.optimizer = data, state, optimizer
@@ -125,6 +130,11 @@ class Driver:
         self.augment = source_augment if settings.method in TRANSFER else augment
         self.source_augment, self.weight_fn, self.check = source_augment, weight_fn, check
         self.processes: Processes = processes or Alone()
+        self.second = second
+        if second is not None and len(second.at(0)) != len(data.target):
+            raise ValueError(f"the second network is of {len(second.at(0))} target samples, not {len(data.target)}")
+        if second is None and epochs and settings.check == "two":
+            raise ValueError("check='two' needs what a second network says: give fit(second=other.opinion)")
 
     @property
     def total(self) -> int:
@@ -210,6 +220,7 @@ class Driver:
             self._agree_on_statistics()
         smoothing = 0.0 if settings.calibrate else state.smoothing or 0.0  # calibration lifts the ceiling
         logits, weight = self._pool_outputs()
+        state.answer(logits, source.logits)
         context = PeriodContext(
             plan.number,
             source.accuracy,
@@ -245,7 +256,8 @@ class Driver:
             generator = make_generator(self.settings.seed, *names, device=self.reader.device)
             change = self.check
             jittered = self._pool_outputs(lambda inputs: change(inputs, generator))[0].argmax(1)
-        return Doubts(logits, jittered, source.logits, source.labels)
+        state = self.state
+        return Doubts(logits, jittered, source.labels, state.opening, self.second, len(state.periods))
 
     def _class_shares(self, number: int, logits: Tensor, source: SourceMeasures) -> ClassShares:
         """Class shares of the target by its predictions; they are taken to be those of the source at first."""

@@ -20,6 +20,7 @@ from pseudolabel_da.algorithm.settings import Settings
 from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_domains
 from pseudolabel_da.algorithm.steps import fitted, make_adamw, make_objective, selector_of, train_epoch
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
+from pseudolabel_da.diagnosis.error import Opinion
 from pseudolabel_da.reading.augmentation import AUGMENTS, MILD, Augment
 from pseudolabel_da.reading.batch_norm import frozen_modules, preserved_modes
 from pseudolabel_da.reading.identity import fingerprint
@@ -150,6 +151,11 @@ class IncrementalPseudoLabeler:
         """Records of the selections."""
         return self.progress.periods
 
+    @property
+    def opinion(self) -> Opinion:
+        """What the network said of the target in each period, to be given to the `fit` of another labeler."""
+        return self.progress.opinion
+
     def pretrain(
         self,
         source_train: Any,
@@ -208,6 +214,7 @@ class IncrementalPseudoLabeler:
         target_labels: Any = None,
         labeled_target: Any = None,
         accuracy: float | None = None,
+        second: Opinion | None = None,
         on_epoch: Callable[[IncrementalPseudoLabeler], None] | None = None,
     ) -> FitResult:
         """Adapt to the target (Algorithm 1, lines 2-19).
@@ -223,6 +230,8 @@ class IncrementalPseudoLabeler:
             labeled_target: Labelled target samples that join the source (section 3.4); leave them out of
                 `target_unlabeled` (`stratified_sample` gives both parts).
             accuracy: Stands for the accuracy on validation data where there is none.
+            second: `opinion` of another labeler, fitted to the same samples from another seed: the estimate of wrong
+                labels follows the truth more closely with it. Training is the same with and without.
             on_epoch: Called after each epoch, as to save `state_dict()`.
 
         Returns:
@@ -238,7 +247,7 @@ class IncrementalPseudoLabeler:
         data.check_labels(self._classes(data))
         if progress.epoch == 0 and self.pool is None:
             self._begin(data)
-        driver = self._driver(data, progress.pretrain_epoch, 0 if self.settings.method in ALONE else epochs)
+        driver = self._driver(data, progress.pretrain_epoch, 0 if self.settings.method in ALONE else epochs, second)
         with preserved_modes(self.model):
             while progress.epoch < driver.epochs and not progress.stopped:
                 epoch = progress.pretrain_epoch + progress.epoch
@@ -271,6 +280,7 @@ class IncrementalPseudoLabeler:
                 "progress": self.progress.plain(),
                 "periods": [record.as_dict() for record in self.periods],
                 "epochs": self.epochs,
+                **self.progress.said(),
                 "best": self.best,
                 "domain_head": None if head is None else head.state_dict(),
             }
@@ -287,6 +297,7 @@ class IncrementalPseudoLabeler:
             self.optimizer = self._new_optimizer()
             self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        self.progress.restore_said(state, self.device)
         if state["pool"] is not None:
             samples, classes = state["pool"]["selected"].numel(), state["pool"]["marginal"].numel()
             self.progress.pool = PseudoLabelPool(samples, classes).to(self.device)
@@ -326,7 +337,7 @@ class IncrementalPseudoLabeler:
             group.setdefault("initial_lr", group["lr"])
         return optimizer
 
-    def _driver(self, data: Domains, pretrain: int, epochs: int) -> Driver:
+    def _driver(self, data: Domains, pretrain: int, epochs: int, second: Opinion | None = None) -> Driver:
         assert self.optimizer is not None  # made before
         frozen = frozen_modules(self.model)
         self.objective.frozen, self.reader = frozen, replace(self.reader, frozen=tuple(frozen))
@@ -344,11 +355,12 @@ class IncrementalPseudoLabeler:
             source_augment=fitted(self.source_augment, scale),
             weight_fn=self.weight_fn,
             check=fitted(MILD, lambda: scale(False)) if epochs and self._checks(data) else None,
+            second=second,
         )
 
     def _checks(self, data: Domains) -> bool:
         """Whether answers are to be checked under augmentation: the settings say so, and the target are images."""
-        if self.settings.check != "jitter" or not len(data.target):
+        if self.settings.check == "means" or not len(data.target):
             return False
         row = self.reader.prepare(next(iter(data.target.stream([torch.tensor([0])])))[0])
         return row.ndim == 4 and row.is_floating_point()

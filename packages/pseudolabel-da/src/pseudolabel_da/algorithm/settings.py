@@ -23,7 +23,7 @@ from pseudolabel_da.selection.checks import (
 Method = Literal["source", "target", "coral", "dann", "lee", "pseudo", "ican"]
 SelectorName = Literal["adaptive", "fixed", "flex", "balanced", "top"]
 AugmentName = Literal["none", "strong", "recolor", "jitter"]
-CheckName = Literal["jitter", "means"]
+CheckName = Literal["jitter", "means", "two"]
 Order = Literal["paper", "official"]
 OnEmpty = Literal["noop", "source_epoch", "stop", "relax"]
 OnCollapse = Literal["warn", "stop", "rebalance"]
@@ -81,8 +81,9 @@ class SelectionOptions:
     calibrate: bool = False
     """Divide logits by the temperature that fits source validation data before they are selected by."""
     check: CheckName = "jitter"
-    """How wrong pseudo-labels are estimated without true ones: jitter also asks the model for its answers to slightly
-    changed images, one more pass over the target a period; means alone compares classes, at no cost."""
+    """How wrong pseudo-labels are estimated without true ones. means compares classes, at no cost; jitter also asks the
+    model for its answers to slightly changed images, one more pass over the target a period; two also compares with a
+    second network adapted from another seed, which costs as much as the first."""
     on_empty: OnEmpty = "noop"
     """While nothing has a pseudo-label: noop trains nothing (the paper, |R| = |P| = 0), source_epoch trains on all
     source rows, stop ends. relax selects the most confident samples in any period that would find none."""

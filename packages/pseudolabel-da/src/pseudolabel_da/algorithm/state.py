@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
+from pseudolabel_da.diagnosis.error import Opening, Opinion
 from pseudolabel_da.reading.identity import check_known_labels, fingerprint
 from pseudolabel_da.reading.samples import Samples, as_samples, joined
 
@@ -24,6 +25,8 @@ class State:
         barren: Periods in a row that added nothing.
         stopped: Why the adaptation ended before its last epoch, or nothing.
         periods: Records of the selections.
+        opening: What the network said in the first period, or None before it.
+        answers: (N,) most probable classes of the target in each period, on the CPU.
     """
 
     pool: PseudoLabelPool | None = None
@@ -31,6 +34,37 @@ class State:
     barren: int = 0
     stopped: str = ""
     periods: list[PeriodRecord] = field(default_factory=list)
+    opening: Opening | None = None
+    answers: list[Tensor] = field(default_factory=list)
+
+    @property
+    def opinion(self) -> Opinion:
+        """What this run's network says, for the doubts of another.
+
+        Raises:
+            ValueError: It has not selected yet.
+        """
+        if self.opening is None or not self.answers:
+            raise ValueError("the second network has no answers yet: call fit on it first")
+        source = self.opening.source
+        return Opinion(self.answers, None if source is None else source.argmax(1).cpu())
+
+    def answer(self, logits: Tensor, source: Tensor | None) -> None:
+        """Remember what the network says of the target (N, K), and at first of source validation data (M, K) too."""
+        if not self.periods:
+            self.opening = Opening(logits.half(), None if source is None else source.half())
+        kind = torch.uint8 if logits.shape[1] <= 256 else torch.int16
+        self.answers.append(logits.argmax(1).to("cpu", kind))
+
+    def said(self) -> dict[str, Any]:
+        """`opening` and `answers` for a checkpoint."""
+        return {"opening": None if self.opening is None else list(self.opening), "answers": self.answers}
+
+    def restore_said(self, state: dict[str, Any], device: torch.device) -> None:
+        """What `said` gave, of a checkpoint that may be older than it."""
+        held = state.get("opening")
+        self.opening = None if held is None else Opening(*(None if x is None else x.to(device) for x in held))
+        self.answers = list(state.get("answers", []))
 
 
 @dataclass

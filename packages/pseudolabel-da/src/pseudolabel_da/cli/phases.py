@@ -19,6 +19,7 @@ from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.step import Step
 from pseudolabel_da.cli.testing import confusion_on, make_reader
 from pseudolabel_da.diagnosis.alerts import PseudoLabelWarning
+from pseudolabel_da.diagnosis.error import Opinion
 from pseudolabel_da.reading.augmentation import AUGMENTS, MILD
 from pseudolabel_da.reading.labeled import Labeled
 
@@ -36,10 +37,17 @@ class Phases:
         step: What trains.
         optimizer: Of the step.
         runtime: Device and processes.
+        second: What a second network says of the target, or None without one.
     """
 
     def __init__(
-        self, config: TrainConfig, data: AdaptationData, step: Step, optimizer: torch.optim.Optimizer, runtime: Runtime
+        self,
+        config: TrainConfig,
+        data: AdaptationData,
+        step: Step,
+        optimizer: torch.optim.Optimizer,
+        runtime: Runtime,
+        second: Opinion | None = None,
     ) -> None:
         self.config, self.data, self.step, self.runtime = config, data, step, runtime
         self.reader = make_reader(step.network, runtime)
@@ -55,8 +63,9 @@ class Phases:
             epochs=config.adaptation,
             augment=AUGMENTS[settings.augment],
             source_augment=AUGMENTS[settings.source_augment],
-            check=MILD if settings.check == "jitter" else None,
+            check=None if settings.check == "means" else MILD,
             processes=runtime,
+            second=second,
         )
         self.steps: list[Rows] = []
 

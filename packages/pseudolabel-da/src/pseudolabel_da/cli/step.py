@@ -65,7 +65,11 @@ class Step(nn.Module):
         """The state, of tensors and plain values."""
         state = self.state
         plain = {name: getattr(state, name) for name in PLAIN}
-        return plain | {"pool": state.pool.state_dict(), "periods": [record.as_dict() for record in state.periods]}
+        return (
+            plain
+            | state.said()
+            | {"pool": state.pool.state_dict(), "periods": [record.as_dict() for record in state.periods]}
+        )
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_extra_state` gave."""
@@ -74,6 +78,7 @@ class Step(nn.Module):
         for name in PLAIN:
             setattr(self.state, name, state[name])
         self.state.periods = periods
+        self.state.restore_said(state, self.state.pool.labels.device)
 
 
 NETWORK = "objective.model"

@@ -19,9 +19,11 @@ from pseudolabel_da.cli.classifier import NETWORK
 from pseudolabel_da.cli.data import AdaptationData, load
 from pseudolabel_da.cli.phases import Phases
 from pseudolabel_da.cli.recipes import TrainConfig
+from pseudolabel_da.cli.second import second_opinion
 from pseudolabel_da.cli.step import Step, make_step
 from pseudolabel_da.cli.testing import confusions, make_classifier, summarise
 from pseudolabel_da.diagnosis.diagnostics import Verdict
+from pseudolabel_da.diagnosis.error import Opinion
 
 
 def train(config: TrainConfig) -> pathlib.Path:
@@ -32,7 +34,8 @@ def train(config: TrainConfig) -> pathlib.Path:
         half = torch.full((data.target_test.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
         prepared = Preprocessing.of(data.target_test.shape, half, half)
         run.about = describe("pseudolabel-da", prepared, data.target_test.classes)
-        records = fit_on(config, data, runtime, run, step)
+        second = second_opinion(config, data, runtime, run, _fit_second)
+        records = fit_on(config, data, runtime, run, step, second)
         if runtime.is_main:
             finish(config, data, runtime, run, step, records)
         return run.folder
@@ -48,12 +51,25 @@ def new_step(config: TrainConfig, data: AdaptationData, runtime: Runtime) -> Ste
     return make_step(config, made.network, len(data.target), data.target_test.num_classes, runtime.device)
 
 
-def fit_on(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run | None, step: Step) -> list[dict]:
+def _fit_second(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run) -> Step:
+    step = new_step(config, data, runtime)
+    fit_on(config, data, runtime, run, step)
+    return step
+
+
+def fit_on(
+    config: TrainConfig,
+    data: AdaptationData,
+    runtime: Runtime,
+    run: Run | None,
+    step: Step,
+    second: Opinion | None = None,
+) -> list[dict]:
     """Train `step` on the data; records of the epochs of both phases."""
     channels_last(step.network)
     wrapped = runtime.wrap(step)
     optimizer = torch.optim.AdamW(step.parameters(), config.training.lr, weight_decay=config.training.weight_decay)
-    phases = Phases(config, data, step, optimizer, runtime)
+    phases = Phases(config, data, step, optimizer, runtime, second)
     return fit(
         wrapped,
         optimizer,
