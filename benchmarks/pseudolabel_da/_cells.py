@@ -84,7 +84,8 @@ def _with_target_statistics(
     """Accuracy on the target of the same weights with batch norm estimated on unlabelled target samples."""
     reader = make_reader(network, runtime)
     reader.estimate_statistics(data.target, 20, make_generator(config.seed, "statistics"))
-    return accuracy(confusion_on(reader, data))
+    assert data.target_test is not None  # the sets of these tables have labels
+    return accuracy(confusion_on(reader, data.target_test))
 
 
 @functools.lru_cache(maxsize=2)

@@ -118,7 +118,7 @@ def main() -> None:
         cells += [slim(row) | {"check": check} for row in found]
     note = (
         f"{len(last)} runs of the balanced recipe, {SIZE} images of {SIDE} pixels a domain, one small CNN, on shifts "
-        "and seeds that neither signals, lines nor limits were chosen on; all: every period, last: the last one of each run"
+        "and seeds that neither signals, lines nor limits were chosen on; all: every period, last: each run's last one"
     )
     save(__file__, QUESTION, table, note=note, seeds=SEEDS, aims=AIMS, cells=cells)
 

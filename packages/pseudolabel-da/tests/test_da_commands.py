@@ -83,7 +83,9 @@ def record(**changes) -> PeriodRecord:
 
 def test_advice_is_one_line_for_each_failure() -> None:
     quick = TrainConfig.PRESETS["quick"]
-    assert advice([record()], quick) == ["no failure seen: how many labels are wrong is not known"]
+    assert advice([record()], quick) == [
+        "no failure seen: how many labels are wrong is not known; look at some of them before you use the network"
+    ]
     failed = [record(), record(verdict=Verdict.FEW_CLASSES), record(verdict=Verdict.HYPER_CONSERVATIVE)]
     assert [line.split(":")[0] for line in advice(failed, quick)] == ["few classes", "hyper-conservative"]
 

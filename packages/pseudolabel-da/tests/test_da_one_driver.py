@@ -20,7 +20,7 @@ from pseudolabel_da.cli import data as pairs
 from pseudolabel_da.cli.data import deal, load_pair
 from pseudolabel_da.cli.recipes import NetworkName, TrainConfig
 from pseudolabel_da.networks import NETWORKS, SmallCNN
-from pseudolabel_da.reading.augmentation import AUGMENTS
+from pseudolabel_da.reading.augments import AUGMENTS
 from robustvision_core.run.folder import load_checkpoint, read_metrics
 
 quiet = pytest.mark.filterwarnings("ignore::pseudolabel_da.diagnosis.alerts.PseudoLabelWarning")

@@ -7,8 +7,18 @@ import math
 import numpy as np
 import pseudolabel_da as pl
 import pytest
+import scipy.stats
 import torch
-from pseudolabel_da.diagnosis.error import OFFSET, SLOPE, Doubts, class_means, said_wrong, signals_against
+from pseudolabel_da.diagnosis.error import (
+    LINES,
+    STRETCH,
+    Doubts,
+    Opening,
+    Opinion,
+    class_means,
+    said_wrong,
+    signals_against,
+)
 from pseudolabel_da.networks import SmallCNN
 from torch.nn import functional as F
 
@@ -44,22 +54,34 @@ def test_signals_equal_a_loop() -> None:
     source, target = torch.arange(60) % 4, torch.arange(90) % 4
     there, here = logits_of(source, 0.1, 1), logits_of(target, 0.3, 2)
     labels = torch.where(torch.arange(90) < 70, here.argmax(1), -1)
-    jittered = logits_of(target, 0.4, 3).argmax(1)
-    found = signals_against(labels, Doubts(here, jittered, there, source))
+    jittered, other = logits_of(target, 0.4, 3).argmax(1), logits_of(target, 0.2, 4).argmax(1)
+    abroad = logits_of(source, 0.2, 5).argmax(1)
+    opening = logits_of(target, 0.4, 6)
+    second = Opinion([target * 0, other.to(torch.uint8)], abroad)
+    doubts = Doubts(here, jittered, source, Opening(opening, there), second, period=7)  # beyond the second's last one
+    found = signals_against(labels, doubts)
     held = [i for i in range(90) if labels[i] >= 0]
-    a, b = here.log_softmax(1).numpy(), there.log_softmax(1).numpy()
-    means = [np.mean([b[j] for j in range(60) if source[j] == k], 0) for k in range(4)]
-    back = [np.mean([a[i] for i in held if labels[i] == k], 0) for k in range(4)]
-
-    def near(point: np.ndarray, centres: list[np.ndarray]) -> int:
-        return int(np.argmin([np.linalg.norm(point - centre) for centre in centres]))
-
+    a, b = opening.log_softmax(1).numpy(), there.log_softmax(1).numpy()
+    centres = [np.mean([a[i] for i in held if labels[i] == k], 0) for k in range(4)]
+    back = [int(np.argmin([np.linalg.norm(point - centre) for centre in centres])) for point in b]
     assert found["jittered"] == pytest.approx(sum(int(jittered[i] != labels[i]) for i in held) / len(held))
-    assert found["forward"] == pytest.approx(sum(near(a[i], means) != labels[i] for i in held) / len(held))
-    assert found["reverse"] == pytest.approx(sum(near(b[j], back) != source[j] for j in range(60)) / 60)
-    assert found["source"] == pytest.approx(float((there.argmax(1) != source).double().mean()))
-    assert signals_against(torch.full((90,), -1), Doubts(here)) == {}
+    assert found["start"] == pytest.approx(1 - np.mean([np.exp(a[i][labels[i]]) for i in held]))
+    assert found["reverse"] == pytest.approx(sum(back[j] != int(source[j]) for j in range(60)) / 60)
+    two = sum(int(other[i] != labels[i]) for i in held) / len(held)
+    apart, wrong = ((there.argmax(1) != right).double().mean().item() for right in (abroad, source))
+    normal = scipy.stats.norm
+    line = normal.ppf(1 - two) + normal.ppf(1 - wrong) - normal.ppf(1 - apart)
+    assert found["two"] == pytest.approx(two)
+    assert found["agreement"] == pytest.approx(1 - normal.cdf(line))
+    assert signals_against(torch.full((90,), -1), doubts) == {}
     assert signals_against(labels, Doubts(here)) == {}
+    assert signals_against(labels, Doubts(here, opening=Opening(opening, None))).keys() == {"start"}
+
+
+def test_equal_agreement_means_equal_error_and_less_of_it_more() -> None:
+    assert pl.error_by_agreement(0.2, 0.2, 0.3) == pytest.approx(0.3)
+    assert pl.error_by_agreement(0.3, 0.2, 0.3) > 0.3 > pl.error_by_agreement(0.1, 0.2, 0.3)
+    assert 0 < pl.error_by_agreement(0.0, 1.0, 0.0) < pl.error_by_agreement(1.0, 0.0, 1.0) < 1
 
 
 def test_a_class_without_points_is_never_the_nearest() -> None:
@@ -69,9 +91,14 @@ def test_a_class_without_points_is_never_the_nearest() -> None:
 
 
 def test_the_estimate_rises_with_the_signals_and_stays_a_share() -> None:
-    values = [pl.estimate_wrong({"forward": v, "reverse": v}) for v in (0.0, 0.2, 0.4, 1.0)]
+    values = [pl.estimate_wrong({"start": v, "reverse": v, "two": 0.9}) for v in (0.0, 0.2, 0.4, 1.0)]
     shares = [value.share for value in values if value is not None]
-    assert shares == pytest.approx([0.0, SLOPE * 0.2 + OFFSET, SLOPE * 0.4 + OFFSET, 1.0])
+
+    def expected(value: float) -> float:
+        lines = [slope * value + offset for slope, offset in (LINES["start"], LINES["reverse"])]
+        return STRETCH[0] * sum(lines) / 2 + STRETCH[1]
+
+    assert shares == pytest.approx([0.0, expected(0.2), expected(0.4), 1.0])
     assert all(value is not None and 0 <= value.low <= value.share <= value.high <= 1 for value in values)
     assert pl.estimate_wrong({}) is None
     assert pl.estimate_wrong({"jittered": 0.5}) is None
@@ -151,6 +178,7 @@ def test_the_selector_follows_estimated_shares() -> None:
         pl.ClassBalancedShare(prior="guess")
 
 
+@pytest.mark.filterwarnings("ignore:.*estimated to be wrong")
 def test_a_partial_target_is_seen_and_said_once() -> None:
     torch.manual_seed(0)
     y = torch.arange(200) % 4
@@ -169,3 +197,39 @@ def test_a_partial_target_is_seen_and_said_once() -> None:
     assert max(spread.class_histogram[2:]) <= 1
     assert spread.prior is not None
     assert math.isclose(sum(spread.prior), 1)
+
+
+@pytest.mark.filterwarnings("ignore::pseudolabel_da.diagnosis.alerts.PseudoLabelWarning")
+def test_a_second_network_joins_the_estimate_and_leaves_training_alone() -> None:
+    xs, ys, xt, _ = unlike(0, False)
+    source, val = (xs[:350], ys[:350]), (xs[350:], ys[350:])
+
+    def labeler(seed: int) -> pl.IncrementalPseudoLabeler:
+        torch.manual_seed(seed)
+        made = pl.IncrementalPseudoLabeler.balanced(SmallCNN(3, 16, 7), seed=seed, period=1)
+        made.pretrain(source, epochs=2)
+        return made
+
+    second, alone, first = labeler(1), labeler(0), labeler(0)
+    with pytest.raises(ValueError, match="no answers yet"):
+        _ = second.opinion
+    second.fit(source, val, xt, epochs=2)
+    alone.fit(source, val, xt, epochs=2)
+    opinion = second.opinion
+    records = first.fit(source, val, xt, epochs=2, second=opinion).periods
+    assert [r.signals.keys() - {"two", "agreement"} for r in records] == [r.signals.keys() for r in alone.periods]
+    held = first.pool
+    assert held is not None
+    for period, record in enumerate(records):
+        assert record.signals.keys() >= {"two", "agreement", "start", "reverse", "jittered"}, period
+    last = opinion.at(1)[held.selected]
+    assert records[-1].signals["two"] == pl.disagreement(last.long(), held.labels[held.selected])
+    for a, b in zip(first.model.parameters(), alone.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    restored = pl.IncrementalPseudoLabeler.balanced(SmallCNN(3, 16, 7))
+    restored.load_state_dict(second.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(restored.opinion.classes, opinion.classes, strict=True))
+    with pytest.raises(ValueError, match="second network is of 350"):
+        labeler(0).fit(source, val, xt[:300], epochs=2, second=opinion)
+    with pytest.raises(ValueError, match="needs what a second network says"):
+        pl.IncrementalPseudoLabeler.balanced(SmallCNN(3, 16, 7), check="two").fit(source, val, xt, epochs=2)

@@ -195,11 +195,43 @@ def test_folder_domains(tmp_path: pathlib.Path, inner: str) -> None:
     assert [len(part) for part in counts.parts().values()] == [30, 15, 15] * 2
 
 
+@pytest.mark.parametrize("inner", ["", "images"])
+def test_a_flat_target_folder_has_images_and_no_labels(tmp_path: pathlib.Path, inner: str) -> None:
+    write_domain(tmp_path / "photo", ("bike", "mug"), 8)
+    flat = tmp_path / "elsewhere" / "mine" / inner
+    flat.mkdir(parents=True)
+    for number in (2, 0, 1):
+        pixels = np.full((6, 6, 3), 40 * number, np.uint8)
+        Image.fromarray(pixels).save(flat / f"{number}.png")
+    (flat / "notes.txt").write_text("no image")
+    (flat / "._0.png").write_bytes(b"of a file manager")
+    for name in (f"{tmp_path / 'photo'}:{tmp_path / 'elsewhere' / 'mine'}", f"{tmp_path}:photo:elsewhere/mine"):
+        pair = load_domains(f"folder:{name}", image_size=6)
+        assert not pair.target_labelled
+        assert [path.name for path in pair.target_files] == ["0.png", "1.png", "2.png"]
+        assert pair.target_train.ids.tolist() == [0, 1, 2]
+        assert pair.target_train.images[:, 0, 0, 0].tolist() == [0, 40, 80]
+        assert [len(pair.target_val), len(pair.target_test), len(pair.source_train)] == [0, 0, 11]
+        assert pair.target_train.classes == ("bike", "mug")
+        assert pair.name == "photo-mine"
+
+
+def test_a_target_may_lack_classes_and_its_ids_name_files(tmp_path: pathlib.Path) -> None:
+    write_domain(tmp_path / "all", ("bike", "mug", "pen"), 10)
+    write_domain(tmp_path / "few", ("pen", "bike"), 10, seed=1)
+    pair = load_domains(f"folder:{tmp_path}:all:few", image_size=6)
+    assert pair.target_labelled
+    assert pair.target_train.classes == ("bike", "mug", "pen")
+    assert pair.target_train.class_counts().tolist() == [7, 0, 7]
+    for label, place in zip(pair.target_test.labels.tolist(), pair.target_test.ids.tolist(), strict=True):
+        assert pair.target_files[place].parent.name == pair.target_test.classes[label]
+
+
 def test_folder_errors(tmp_path: pathlib.Path) -> None:
     write_domain(tmp_path / "a", ("mug", "pen"), 5)
     write_domain(tmp_path / "b", ("mug", "pencil"), 5)
     (tmp_path / "empty").mkdir()
-    for name in ("folder:here", "folder:here:a", f"folder:{tmp_path}:a:"):
+    for name in ("folder:here", "folder::a", f"folder:{tmp_path}:a:"):
         with pytest.raises(UserError, match=r"is written folder:PATH:SOURCE:TARGET"):
             load_domains(name)
     with pytest.raises(DataError, match=r"a-b: the classes .* only in the source pen, only in the target pencil"):

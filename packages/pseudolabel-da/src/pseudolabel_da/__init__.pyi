@@ -12,8 +12,10 @@ from .diagnosis.alerts import StalledWarning as StalledWarning
 from .diagnosis.diagnostics import PeriodRecord as PeriodRecord
 from .diagnosis.diagnostics import Verdict as Verdict
 from .diagnosis.diagnostics import diagnose as diagnose
+from .diagnosis.error import Opinion as Opinion
 from .diagnosis.error import atc_threshold as atc_threshold
 from .diagnosis.error import disagreement as disagreement
+from .diagnosis.error import error_by_agreement as error_by_agreement
 from .diagnosis.error import estimate_wrong as estimate_wrong
 from .diagnosis.limits import CollapseLimits as CollapseLimits
 from .diagnosis.shares import bbse_class_shares as bbse_class_shares
@@ -27,6 +29,7 @@ from .reading.augmentation import strong_augment as strong_augment
 from .reading.batch_norm import frozen_batch_norm as frozen_batch_norm
 from .reading.batch_norm import reestimate_batch_norm as reestimate_batch_norm
 from .reading.labeled import Labeled as Labeled
+from .reading.photos import photo_augment as photo_augment
 from .reading.prediction import binary_logits as binary_logits
 from .reading.prediction import predict_logits as predict_logits
 from .rivals.adversarial import DomainHead as DomainHead

@@ -21,7 +21,8 @@ from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_do
 from pseudolabel_da.algorithm.steps import fitted, make_adamw, make_objective, selector_of, train_epoch
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
 from pseudolabel_da.diagnosis.error import Opinion
-from pseudolabel_da.reading.augmentation import AUGMENTS, MILD, Augment
+from pseudolabel_da.reading.augmentation import Augment
+from pseudolabel_da.reading.augments import AUGMENTS, MILD
 from pseudolabel_da.reading.batch_norm import frozen_modules, preserved_modes
 from pseudolabel_da.reading.identity import fingerprint
 from pseudolabel_da.reading.labeled import Criterion

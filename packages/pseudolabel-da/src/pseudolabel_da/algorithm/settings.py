@@ -22,7 +22,7 @@ from pseudolabel_da.selection.checks import (
 
 Method = Literal["source", "target", "coral", "dann", "lee", "pseudo", "ican"]
 SelectorName = Literal["adaptive", "fixed", "flex", "balanced", "top"]
-AugmentName = Literal["none", "strong", "recolor", "jitter"]
+AugmentName = Literal["none", "strong", "recolor", "jitter", "photo"]
 CheckName = Literal["jitter", "means", "two"]
 Order = Literal["paper", "official"]
 OnEmpty = Literal["noop", "source_epoch", "stop", "relax"]
@@ -136,8 +136,9 @@ class TrainingOptions:
     statistics_batches: int = 20
     """Large batches, at most, to estimate statistics on."""
     augment: AugmentName = "none"
-    """Of pseudo-labelled samples, of methods pseudo and ican. recolor inverts and jitters contrast and brightness,
-    jitter does not invert."""
+    """Of pseudo-labelled samples, of methods pseudo and ican. strong, for digits and drawings, shifts, inverts,
+    recolours and blends; recolor inverts and jitters contrast and brightness, jitter does not invert; photo takes
+    parts, mirrors, turns and recolours, in proportion to the image's size."""
     source_augment: AugmentName = "none"
     """Of labelled samples, in both phases; of both domains in coral, dann and lee."""
 

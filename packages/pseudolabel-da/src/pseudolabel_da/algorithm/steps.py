@@ -14,7 +14,8 @@ from pseudolabel_da.algorithm.driver import Driver
 from pseudolabel_da.algorithm.objective import AdaptationLoss
 from pseudolabel_da.algorithm.planning import Rows
 from pseudolabel_da.algorithm.settings import TRANSFER, Settings
-from pseudolabel_da.reading.augmentation import AUGMENTS, MILD, Augment
+from pseudolabel_da.reading.augmentation import Augment
+from pseudolabel_da.reading.augments import AUGMENTS, MILD
 from pseudolabel_da.reading.labeled import Criterion
 from pseudolabel_da.reading.prediction import LogitsFn
 from pseudolabel_da.rivals.transfer import TransferLoss

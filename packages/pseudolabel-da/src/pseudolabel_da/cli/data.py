@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,11 @@ class AdaptationData:
         extra: Number of the latter.
         val: Labelled source samples to validate on.
         target: Unlabelled target samples; they hold no labels.
-        truth: (N,) labels of those, for the records alone.
+        truth: (N,) labels of those, for the records alone, or None where nobody knows them.
         source_test: To report on.
-        target_test: To report on.
+        target_test: To report on, or None where the target has no labels.
+        ids: (N,) numbers of the target samples in their data set.
+        files: The files that these count, or none.
     """
 
     labelled: TensorSamples
@@ -38,9 +41,32 @@ class AdaptationData:
     extra: int
     val: TensorSamples
     target: TensorSamples
-    truth: Tensor
+    truth: Tensor | None
     source_test: ImageSet
-    target_test: ImageSet
+    target_test: ImageSet | None
+    ids: Tensor
+    files: tuple[pathlib.Path, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.source_test.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.source_test.shape
+
+    @property
+    def tests(self) -> dict[str, ImageSet]:
+        """The test sets by domain."""
+        target = {} if self.target_test is None else {"target": self.target_test}
+        return {"source": self.source_test} | target
+
+    def file(self, row: int) -> str:
+        """What to call a target sample: its file, or its data set and number."""
+        number = int(self.ids[row])
+        return str(self.files[number]) if self.files else f"target/{number}"
 
     @property
     def domains(self) -> Domains:
@@ -67,10 +93,11 @@ def deal(config: TrainConfig, pair: DomainPair, device: torch.device | str = "cp
     """The parts of `pair` that a run uses.
 
     Raises:
-        UserError: More samples are asked for than there are, all of the target would be labelled, or the prior is of
-            another number of classes.
+        UserError: More samples are asked for than there are, all of the target would be labelled, labels are asked of a
+            target that has none, or the prior is of another number of classes.
     """
-    _check_prior(config, pair.target_test.num_classes)
+    _check_prior(config, pair.source_test.num_classes)
+    _check_labelled(config, pair)
     target, domains = pair.target_train, config.domains
     if domains.target_imbalance > 1:
         target = long_tail(target, domains.target_imbalance)
@@ -92,10 +119,24 @@ def deal(config: TrainConfig, pair: DomainPair, device: torch.device | str = "cp
         extra=len(labelled),
         val=TensorSamples(val.images.to(device), val.labels.to(device)),
         target=TensorSamples(rest.images.to(device)),
-        truth=rest.labels.to(device),
+        truth=rest.labels.to(device) if pair.target_labelled else None,
         source_test=pair.source_test,
-        target_test=pair.target_test,
+        target_test=pair.target_test if pair.target_labelled else None,
+        ids=rest.ids.cpu(),
+        files=pair.target_files,
     )
+
+
+def _check_labelled(config: TrainConfig, pair: DomainPair) -> None:
+    domains = config.domains
+    asked = {
+        "--method target": config.method == "target",
+        "--labelled": domains.labelled > 0,
+        "--target-imbalance": domains.target_imbalance > 1,
+    }
+    wanted = next((name for name, given in asked.items() if given), None)
+    if wanted is not None and not pair.target_labelled:
+        raise UserError(f"{wanted} needs labels of the target: put its images into a folder for each class")
 
 
 def _check_prior(config: TrainConfig, classes: int) -> None:

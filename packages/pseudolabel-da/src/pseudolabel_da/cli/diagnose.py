@@ -87,7 +87,7 @@ def advice(periods: Sequence[PeriodRecord], config: TrainConfig) -> list[str]:
     """What to do, one line for each failure; where there is none, what is known of the last period."""
     failures = [verdict for verdict in SEEN if any(record.verdict is verdict for record in periods)]
     lines = [f"{SEEN[verdict]}. Try this: {'; '.join(remedies(verdict, config))}" for verdict in failures]
-    return lines or [f"no failure seen: {said_wrong(periods[-1])}"]
+    return lines or [f"no failure seen: {said_wrong(periods[-1])}; look at some of them before you use the network"]
 
 
 def _row(record: PeriodRecord) -> tuple[str, ...]:

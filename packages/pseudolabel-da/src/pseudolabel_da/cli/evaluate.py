@@ -22,12 +22,13 @@ def evaluate(config: EvaluateConfig) -> None:
         network = make_classifier(trained.changed(weights=""), data).network.to(runtime.device)
         config.load_into(network, NETWORK)
         found = confusions(data, runtime, network)
-    classes = data.target_test.classes
-    summary = {name: summarise(counts, classes) for name, counts in found.items()}
-    lines = [f"{'recall, %':<16}{'source':>9}{'target':>9}"]
-    for name in classes:
+    summary = {name: summarise(counts, data.classes) for name, counts in found.items()}
+    lines = [f"{'recall, %':<16}" + "".join(f"{domain:>9}" for domain in summary)]
+    for name in data.classes:
         lines.append(f"{name:<16}" + "".join(f"{100 * part['recall'][name]:>9.2f}" for part in summary.values()))
     lines.append(f"{'accuracy':<16}" + "".join(f"{100 * part['accuracy']:>9.2f}" for part in summary.values()))
     sys.stdout.write("\n".join(lines) + "\n")
-    if config.out:
-        plots.confusion(found["target"], classes, config.out, "target test set")
+    if "target" not in found:
+        sys.stdout.write("the target has no labels to test on\n")
+    elif config.out:
+        plots.confusion(found["target"], data.classes, config.out, "target test set")

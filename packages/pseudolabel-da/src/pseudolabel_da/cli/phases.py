@@ -20,7 +20,7 @@ from pseudolabel_da.cli.step import Step
 from pseudolabel_da.cli.testing import confusion_on, make_reader
 from pseudolabel_da.diagnosis.alerts import PseudoLabelWarning
 from pseudolabel_da.diagnosis.error import Opinion
-from pseudolabel_da.reading.augmentation import AUGMENTS, MILD
+from pseudolabel_da.reading.augments import AUGMENTS, MILD
 from pseudolabel_da.reading.labeled import Labeled
 
 PRETRAINING = -1000.0  # the score of epochs that are not to be kept, below that of any validator
@@ -78,8 +78,8 @@ class Phases:
         """Enter an epoch and plan its steps; when resumed within it, plan alone."""
         state = self.step.state
         if state.entered < epoch:
-            if epoch == self.config.pretrain:
-                state.start = confusion_on(self.reader, self.data).tolist()  # for the report alone
+            if epoch == self.config.pretrain and self.data.target_test is not None:
+                state.start = confusion_on(self.reader, self.data.target_test).tolist()  # for the report alone
             torch.manual_seed(self.driver.generator_seed(epoch))
             self._enter(epoch)
             state.entered = epoch

@@ -1,4 +1,4 @@
-"""`--check two`: a second network adapted from another seed: its answers speak of wrong labels as no other sign does."""
+"""`--check two`: a second network adapted from another seed, whose answers say most of wrong labels."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from robustvision_core.data import ImageSet
 from robustvision_core.errors import UserError
 from robustvision_core.run.metrics import accuracy, confusion_matrix, recalls
 from robustvision_core.run.runtime import Runtime
@@ -20,10 +21,10 @@ from pseudolabel_da.reading.samples import TensorSamples
 
 def make_classifier(config: TrainConfig, data: AdaptationData) -> Classifier:
     """The classifier of `config` for images and classes as in `data`, from the weights that it names."""
-    channels, height, width = data.target_test.shape
+    channels, height, width = data.shape
     if height != width:
         raise UserError(f"{config.data} has images of {height}x{width} pixels: the networks take square ones")
-    return new_classifier(config, channels, height, data.target_test.num_classes, config.weights)
+    return new_classifier(config, channels, height, len(data.classes), config.weights)
 
 
 def make_reader(network: nn.Module, runtime: Runtime) -> Reader:
@@ -31,17 +32,16 @@ def make_reader(network: nn.Module, runtime: Runtime) -> Reader:
     return Reader(network, runtime.device, torch.float32, scale_images, autocast=runtime.autocast_dtype)
 
 
-def confusion_on(reader: Reader, data: AdaptationData, domain: str = "target") -> Tensor:
-    """Counts (K, K) of true and predicted classes over a domain's test set, on the CPU."""
-    test = data.target_test if domain == "target" else data.source_test
+def confusion_on(reader: Reader, test: ImageSet) -> Tensor:
+    """Counts (K, K) of true and predicted classes over a test set, on the CPU."""
     predicted = reader.outputs(TensorSamples(test.images)).logits.argmax(1).cpu()
     return confusion_matrix(predicted, test.labels.cpu(), test.num_classes)
 
 
 def confusions(data: AdaptationData, runtime: Runtime, network: nn.Module) -> dict[str, Tensor]:
-    """Counts (K, K) over the test set of each domain."""
+    """Counts (K, K) over the test set of each domain that has labels."""
     reader = make_reader(network, runtime)
-    return {domain: confusion_on(reader, data, domain) for domain in ("source", "target")}
+    return {domain: confusion_on(reader, test) for domain, test in data.tests.items()}
 
 
 def summarise(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:

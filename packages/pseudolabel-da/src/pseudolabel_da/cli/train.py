@@ -17,6 +17,8 @@ from torch import Tensor
 from pseudolabel_da.cli import plots
 from pseudolabel_da.cli.classifier import NETWORK
 from pseudolabel_da.cli.data import AdaptationData, load
+from pseudolabel_da.cli.diagnose import advice
+from pseudolabel_da.cli.labels import write_labels
 from pseudolabel_da.cli.phases import Phases
 from pseudolabel_da.cli.recipes import TrainConfig
 from pseudolabel_da.cli.second import second_opinion
@@ -31,9 +33,9 @@ def train(config: TrainConfig) -> pathlib.Path:
     with config.session(f"pseudolabel-da-{config.method}") as (runtime, run):
         data = load(config, runtime.device)
         step = new_step(config, data, runtime)
-        half = torch.full((data.target_test.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
-        prepared = Preprocessing.of(data.target_test.shape, half, half)
-        run.about = describe("pseudolabel-da", prepared, data.target_test.classes)
+        half = torch.full((data.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
+        prepared = Preprocessing.of(data.shape, half, half)
+        run.about = describe("pseudolabel-da", prepared, data.classes)
         second = second_opinion(config, data, runtime, run, _fit_second)
         records = fit_on(config, data, runtime, run, step, second)
         if runtime.is_main:
@@ -48,7 +50,7 @@ def new_step(config: TrainConfig, data: AdaptationData, runtime: Runtime) -> Ste
         sys.stderr.write(f"pseudolabel-da: {made.said}\n")
     if config.init:
         load_part(made.network, config.init, NETWORK)
-    return make_step(config, made.network, len(data.target), data.target_test.num_classes, runtime.device)
+    return make_step(config, made.network, len(data.target), len(data.classes), runtime.device)
 
 
 def _fit_second(config: TrainConfig, data: AdaptationData, runtime: Runtime, run: Run) -> Step:
@@ -89,7 +91,7 @@ def finish(
 ) -> None:
     """Test the last and the selected epoch on both domains, and write summary and pictures."""
     found, summary = report(config, data, runtime, step)
-    classes = data.target_test.classes
+    classes = data.classes
     chosen = run.load_best(step.network, NETWORK)
     if chosen is not None:
         found = confusions(data, runtime, step.network)
@@ -102,19 +104,31 @@ def finish(
     if step.state.start:
         start = torch.tensor(step.state.start)
         plots.confusion(start, classes, run.plot_path("confusion_start"), "target test set, before adaptation")
+    if len(step.state.pool.rows()):
+        write_labels(step.state.pool, data, run.folder)
+    sys.stdout.write("\n".join(said(config, found, summary, step, run.folder)) + "\n")
+
+
+def said(
+    config: TrainConfig, found: dict[str, Tensor], summary: dict[str, Any], step: Step, folder: pathlib.Path
+) -> list[str]:
+    """What a run ends with: accuracies where there are labels, and what is known of the pseudo-labels."""
     kept = "last" if config.checkpoint == "last" else f"selected by {config.checkpoint}"
     before = f" (before adaptation {summary['start']:.2%})" if "start" in summary else ""
-    sys.stdout.write(
-        f"{kept} epoch: accuracy on the target {accuracy(found['target']):.2%}{before}, "
-        f"on the source {accuracy(found['source']):.2%}; run folder {run.folder}\n"
-    )
+    on = {"target": before, "source": ""}
+    parts = [f"on the {name} {accuracy(found[name]):.2%}{more}" for name, more in on.items() if name in found]
+    lines = [f"{kept} epoch: accuracy {', '.join(parts)}; run folder {folder}"]
+    pool = step.state.pool
+    if len(pool.rows()):
+        lines.append(f"{len(pool.rows())} of {len(pool)} target images hold a label: {folder / 'pseudo_labels.csv'}")
+    return lines + (advice(step.state.periods, config) if step.state.periods else [])
 
 
 def report(
     config: TrainConfig, data: AdaptationData, runtime: Runtime, step: Step
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The confusions (K, K) of the last epoch by domain, and the summary of the run."""
-    state, classes = step.state, data.target_test.classes
+    state, classes = step.state, data.classes
     found = confusions(data, runtime, step.network)
     summary: dict[str, Any] = {
         "method": config.method,

@@ -59,16 +59,9 @@ def strong_augment(
     Raises:
         ValueError: The images have another shape or type, or the range is empty.
     """
-    if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(
-            f"images must be floating (B, C, H, W), got {images.dtype} of shape {tuple(images.shape)}: "
-            "for inputs that are no images give an augmentation of their own, or augment=None"
-        )
     low, high = value_range
-    if not low < high:
-        raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
-    _warn_outside(images, low, high)
-    draw = partial(_uniform, images, generator)
+    check_images(images, low, high)
+    draw = partial(uniform, images, generator)
     middle, half = (low + high) / 2, (high - low) / 2
     x = (_shifted(images, shift, generator) - middle) / half
     channels = (*x.shape[:2], 1, 1)
@@ -78,6 +71,18 @@ def strong_augment(
     share = draw((len(x), 1, 1, 1), 0, strength) * (draw((len(x), 1, 1, 1)) < blend)
     x = torch.lerp(x, _smooth_noise(x, grids, draw), share)
     return x * half + middle
+
+
+def check_images(images: Tensor, low: float, high: float) -> None:
+    """Raise ValueError where there are no floating images (B, C, H, W) or low is not below high."""
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be floating (B, C, H, W), got {images.dtype} of shape {tuple(images.shape)}: "
+            "for inputs that are no images give an augmentation of their own, or augment=None"
+        )
+    if not low < high:
+        raise ValueError(f"value_range must be (low, high) with low < high, got {(low, high)}")
+    _warn_outside(images, low, high)
 
 
 def _warn_outside(images: Tensor, low: float, high: float) -> None:
@@ -90,13 +95,14 @@ def _warn_outside(images: Tensor, low: float, high: float) -> None:
         warnings.warn(
             f"images range from {least:.3g} to {most:.3g} and are clamped to [{low:g}, {high:g}]: give value_range",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _uniform(
+def uniform(
     like: Tensor, generator: torch.Generator | None, shape: Sequence[int], low: float = 0.0, high: float = 1.0
 ) -> Tensor:
+    """Values of a shape in [low, high), of the type and on the device of `like`."""
     device = like.device if generator is None else generator.device
     values = torch.rand(tuple(shape), generator=generator, device=device).to(like)
     return values * (high - low) + low
@@ -122,17 +128,3 @@ def _smooth_noise(like: Tensor, grids: Sequence[int], draw: Callable[..., Tensor
         fine = F.interpolate(coarse, like.shape[2:], mode="bilinear", align_corners=False)
         noise = torch.where(chosen == number, fine, noise)
     return noise
-
-
-AUGMENTS: dict[str, Augment | None] = {
-    "none": None,
-    "strong": strong_augment,
-    "recolor": partial(strong_augment, shift=0, blend=0.0),
-    "jitter": partial(strong_augment, shift=0, invert=0.0, blend=0.0),
-}
-"""Augmentations by name: `recolor` inverts and jitters contrast and brightness, `jitter` does not invert."""
-
-MILD: Augment = partial(
-    strong_augment, shift=1, invert=0.0, contrast=(0.6, 1.2), brightness=(-0.3, 0.3), blend=0.0, by_channel=0.0
-)
-"""Changes that a person would not notice the class by, for checking labels."""

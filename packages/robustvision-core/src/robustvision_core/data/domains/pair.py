@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import pathlib
+from dataclasses import dataclass, replace
 
 import torch
 
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.errors import DataError
+
+PARTS = ("source_train", "source_val", "source_test", "target_train", "target_val", "target_test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,9 @@ class DomainPair:
         target_val: To choose by, where a method is allowed target labels.
         target_test: To report on.
         name: What to call the pair in messages.
+        target_labelled: Whether the target's labels are known; if not, those of `target_train` are zeros that mean
+            nothing, and the other parts of the target are empty.
+        target_files: The files that the ids of the target's parts count, or none where there are none.
 
     Raises:
         DataError: The classes or shapes of two parts differ.
@@ -38,6 +44,8 @@ class DomainPair:
     target_val: ImageSet
     target_test: ImageSet
     name: str = "domains"
+    target_labelled: bool = True
+    target_files: tuple[pathlib.Path, ...] = ()
 
     def __post_init__(self) -> None:
         for key, part in self.parts().items():
@@ -50,7 +58,7 @@ class DomainPair:
 
     def parts(self) -> dict[str, ImageSet]:
         """The six sets by their names."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "name"}
+        return {name: getattr(self, name) for name in PARTS}
 
     def to(self, device: str | torch.device) -> DomainPair:
         """The pair on another device."""

@@ -44,8 +44,9 @@ DOMAIN_PAIRS: Registry[DomainPair] = Registry(
             "SVHN to MNIST, 32x32 RGB; options val, size, seed", ".sources.digit_domains:load_svhn_mnist", WHOLE
         ),
         "folder": Source(
-            "two domains of your images, written folder:PATH:SOURCE:TARGET, with "
-            "PATH/DOMAIN/<class>/<image>; options image_size, sizes, seed, max_gib",
+            "two domains of your images, written folder:PATH:SOURCE:TARGET, with PATH/DOMAIN/<class>/<image>, or "
+            "folder:SOURCE:TARGET with a path for each; the target's images may lie flat, without labels; "
+            "options image_size, sizes, seed, max_gib",
             ".sources.folder_domains:load_folder_domains",
             WHOLE,
             takes_path=True,
