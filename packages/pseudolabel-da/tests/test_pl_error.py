@@ -166,6 +166,35 @@ def test_confusion_gives_the_shares_exactly_where_it_holds() -> None:
             pl.bbse_class_shares(*bad)
 
 
+def test_doubtful_shares_are_drawn_to_even_ones() -> None:
+    shares = torch.tensor([0.6, 0.2, 0.2, 0.0], dtype=torch.float64)  # 0.35 from even ones
+    assert torch.equal(pl.cautious_shares(shares, shares), shares)
+    near = torch.tensor([0.53, 0.27, 0.2, 0.0], dtype=torch.float64)  # 0.07 away: 0.3 of the way
+    assert pl.cautious_shares(shares, near).tolist() == pytest.approx([0.495, 0.215, 0.215, 0.075])
+    far = torch.tensor([0.2, 0.6, 0.2, 0.0], dtype=torch.float64)
+    assert pl.cautious_shares(shares, far).tolist() == pytest.approx([0.25] * 4)
+    even = torch.full((4,), 0.25, dtype=torch.float64)
+    assert torch.equal(pl.cautious_shares(even, far), even)
+
+
+@pytest.mark.parametrize("shares", [[0.25, 0.25, 0.25, 0.25], [0.55, 0.25, 0.15, 0.05]])
+def test_what_the_selector_goes_by_is_no_further_off_than_even_classes(shares: list[float]) -> None:
+    truth, distances = torch.tensor(shares), []
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        source = torch.arange(400) % 4
+        labels = torch.multinomial(truth, 400, replacement=True, generator=generator)
+        there, here = (
+            torch.randn(400, 4, generator=generator) + 2.0 * F.one_hot(known, 4) for known in (source, labels)
+        )
+        confusion = torch.zeros(4, 4)
+        confusion.index_put_((source, there.argmax(1)), torch.ones(400), accumulate=True)
+        found = pl.estimate_class_shares((2.0 * here).softmax(1), torch.ones(4), confusion=confusion)
+        distances.append(float((found.cautious - truth).abs().sum() / 2))
+    away = float((truth - 0.25).abs().sum() / 2)
+    assert sum(distances) / 5 < (0.03 if away == 0 else 0.5 * away)
+
+
 def test_the_selector_follows_estimated_shares() -> None:
     probs = F.one_hot(torch.arange(40) % 4, 4).float()
     rule = pl.ClassBalancedShare((0.5,), prior="estimate")

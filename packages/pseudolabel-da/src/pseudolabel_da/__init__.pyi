@@ -19,6 +19,7 @@ from .diagnosis.error import error_by_agreement as error_by_agreement
 from .diagnosis.error import estimate_wrong as estimate_wrong
 from .diagnosis.limits import CollapseLimits as CollapseLimits
 from .diagnosis.shares import bbse_class_shares as bbse_class_shares
+from .diagnosis.shares import cautious_shares as cautious_shares
 from .diagnosis.shares import em_class_shares as em_class_shares
 from .diagnosis.shares import estimate_class_shares as estimate_class_shares
 from .diagnosis.validators import TARGET_VALIDATORS as TARGET_VALIDATORS

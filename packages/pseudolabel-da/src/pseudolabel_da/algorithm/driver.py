@@ -261,11 +261,14 @@ class Driver:
 
     def _class_shares(self, number: int, logits: Tensor, source: SourceMeasures) -> ClassShares:
         """Class shares of the target by its predictions; they are taken to be those of the source at first."""
-        known = torch.ones(logits.shape[1], device=logits.device)
-        if source.labels is not None:
-            known = torch.bincount(source.labels, minlength=logits.shape[1]) + 1e-3
+        size, confusion = logits.shape[1], None
+        known = torch.ones(size, device=logits.device)
+        if source.labels is not None and source.logits is not None:
+            known = torch.bincount(source.labels, minlength=size) + 1e-3
+            pairs = source.labels * size + source.logits.argmax(1)
+            confusion = torch.bincount(pairs, minlength=size * size).view(size, size).float()
         seed = derive_seed(self.settings.seed, "shares", number)
-        return estimate_class_shares(probabilities(logits, source.calibrated), known, seed)
+        return estimate_class_shares(probabilities(logits, source.calibrated), known, seed, confusion=confusion)
 
     def _pool_outputs(self, change: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits (N, K) and domain weights (N,) of the target samples; each process computes its part of them."""

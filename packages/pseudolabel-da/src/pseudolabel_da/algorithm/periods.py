@@ -80,7 +80,7 @@ def advance(
         share = None if estimate is None else estimate.share
         changes: dict[str, Any] = {"flip_rate": flip_rate, "drift": drift, "prior": prior, "signals": signals}
         if context.shares is not None:
-            shares, low, high = (values.tolist() for values in context.shares)
+            shares, low, high = (values.tolist() for values in context.shares[:3])
             changes |= {"class_shares": shares, "class_shares_low": low, "class_shares_high": high}
         return replace(found, **changes, wrong_estimate=share, wrong_interval=interval)
 
@@ -110,7 +110,7 @@ def selector_prior(selector: Selector, classes: int, estimated: ClassShares | No
     """The shares (K) of the classes that a selector was told or goes by, None where it was told none."""
     prior = getattr(selector, "prior", None)
     if isinstance(prior, str) and prior == "estimate" and estimated is not None:
-        return estimated.shares.tolist()
+        return estimated.cautious.tolist()
     if prior is None or isinstance(prior, str):
         return None
     shares = torch.as_tensor(prior, dtype=torch.float64)
@@ -131,7 +131,7 @@ def _select(
         ceiling=context.ceiling,
         taken=taken,
         weight=weight if weight is None or rows is None else weight[rows],
-        shares=None if context.shares is None else context.shares.shares,
+        shares=None if context.shares is None else context.shares.cautious,
     )
 
 

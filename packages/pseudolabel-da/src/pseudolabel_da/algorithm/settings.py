@@ -68,8 +68,8 @@ class SelectionOptions:
     """Of balanced and top: share of the target that holds a label after each period; the last one stays."""
     prior: str = "even"
     """Of balanced: even classes, predicted (the same share of each predicted class, for when nothing is known),
-    estimate (by maximum likelihood from the predictions, anew in each period), or the shares of the classes, with
-    commas."""
+    estimate (by maximum likelihood from the predictions, anew in each period, and nearer to even the more doubtful they
+    are), or the shares of the classes, with commas."""
     rho: float = 3.0
     """Of the adaptive threshold, and of method ican."""
     ceiling_aware: bool = False

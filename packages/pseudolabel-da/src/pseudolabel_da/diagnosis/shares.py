@@ -77,19 +77,47 @@ class ClassShares(NamedTuple):
         shares: (K,) that add up to 1.
         low: (K,) lower ends of their intervals.
         high: (K,) upper ends.
+        cautious: (K,) the shares drawn towards even ones by how doubtful they are; what a selector goes by.
     """
 
     shares: Tensor
     low: Tensor
     high: Tensor
+    cautious: Tensor
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """Total variation of two distributions (K,): half of the sum of absolute differences."""
+    return float((a - b).abs().sum() / 2)
+
+
+CAUTION = 1.5
+
+
+def cautious_shares(shares: Tensor, other: Tensor) -> Tensor:
+    """Shares (K,) drawn towards even ones, the more the further another estimate is from them.
+
+    Two estimates that agree are kept, as `em_class_shares` and `bbse_class_shares` do where classes look alike in both
+    domains. Where they differ by two thirds of the distance to even classes or more, these are returned: a wrong prior
+    costs more than none.
+
+    Args:
+        shares: (K,) that add up to 1.
+        other: (K,) another estimate of them.
+    """
+    even = torch.full_like(shares, 1 / shares.numel())
+    away = apart(shares, even)
+    doubt = min(CAUTION * apart(shares, other.to(shares)) / away, 1.0) if away > 0 else 1.0
+    return torch.lerp(shares, even, doubt)
 
 
 def estimate_class_shares(
-    probs: Tensor, prior: Tensor, seed: int = 0, repeats: int = 20, most: int = 5000
+    probs: Tensor, prior: Tensor, seed: int = 0, repeats: int = 20, most: int = 5000, confusion: Tensor | None = None
 ) -> ClassShares:
-    """`em_class_shares` with an interval of nine in ten by drawing the samples anew.
+    """`em_class_shares` with an interval of nine in ten by drawing the samples anew, and what to go by.
 
-    The interval tells of chance alone, not of classes that look different in the two domains.
+    The interval tells of chance alone, not of classes that look different in the two domains. Of those the distance to
+    `bbse_class_shares` tells something, which `cautious` is drawn towards even classes by.
 
     Args:
         probs: (N, K) probabilities on the target.
@@ -97,10 +125,12 @@ def estimate_class_shares(
         seed: Of the draws.
         repeats: Their number.
         most: Samples looked at, drawn at random where there are more.
+        confusion: (K, K) counts on source validation data, true classes in rows; without them `cautious` is even.
     """
+    shares = em_class_shares(probs, prior)
+    even = torch.full_like(shares, 1 / shares.numel())
     if not len(probs):
-        shares = em_class_shares(probs, prior)
-        return ClassShares(shares, torch.zeros_like(shares), torch.ones_like(shares))
+        return ClassShares(shares, torch.zeros_like(shares), torch.ones_like(shares), even)
     chosen = torch.randperm(len(probs), generator=make_generator(seed, "shares"))[:most]
     probs, draws = probs[chosen.to(probs.device)], []
     for repeat in range(repeats):
@@ -108,4 +138,9 @@ def estimate_class_shares(
         draws.append(em_class_shares(probs[rows.to(probs.device)], prior, 50))
     shares = em_class_shares(probs, prior)
     low, high = torch.stack([shares, *draws]).quantile(shares.new_tensor([0.05, 0.95]), 0)
-    return ClassShares(shares, torch.minimum(low, shares), torch.maximum(high, shares))
+    if confusion is not None:
+        predicted = torch.bincount(probs.argmax(1), minlength=len(shares))
+        # a tenth of a sample of each class: a class that validation data lack leaves the others solvable
+        other = bbse_class_shares(confusion + 0.1 * torch.eye(len(shares)).to(confusion), predicted)
+        even = cautious_shares(shares, other)
+    return ClassShares(shares, torch.minimum(low, shares), torch.maximum(high, shares), even)

@@ -68,7 +68,7 @@ class ClassBalancedShare:
         shares: Share of all samples to hold after each period; the last one stays.
         prior: How that share is spread over classes. None: evenly. A sequence of K shares: as it says.
             `predicted`: the same fraction of every predicted class, for when nothing is known of the classes (CBST).
-            `estimate`: as the class shares that the context has, see `estimate_class_shares`; evenly without any.
+            `estimate`: as the class shares that the context has, see `cautious_shares`; evenly without any.
     """
 
     shares: Sequence[float] = GROWING
