@@ -35,6 +35,11 @@ COMMANDS = {
         ".diagnose:diagnose_run",
         ".options:DiagnoseConfig",
     ),
+    "table": (
+        "the eight rows of the paper's table 2 for your domains",
+        ".table:table",
+        ".options:TableConfig",
+    ),
     "prepare-mnistm": (
         "write MNIST-M from MNIST and photos",
         ".prepare:prepare_mnistm",

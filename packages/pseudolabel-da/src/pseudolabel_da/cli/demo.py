@@ -52,7 +52,8 @@ def run(config: TrainConfig) -> tuple[dict[str, Any], Sequence[PeriodRecord], Pr
         data = load(config, runtime.device)
         step = new_step(config, data, runtime)
         fit_on(config, data, runtime, None, step)
-        test, half = data.target_test, torch.full((data.target_test.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
+        test, half = data.target_test, torch.full((data.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
+        assert test is not None  # the demo's target has labels
         summary = report(config, data, runtime, step)[1]
         prepared = Preprocessing.of(test.shape, half, half)
         predictor = Predictor(step.network, prepared, test.classes, device=runtime.device)

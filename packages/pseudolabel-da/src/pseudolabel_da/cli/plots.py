@@ -13,8 +13,10 @@ from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
 
 
 def training(records: Sequence[dict], pretrain: int, path: str | os.PathLike[str]) -> None:
-    """Loss over epochs; the two phases have losses of their own."""
+    """Loss over epochs, nothing where no step was made; the two phases have losses of their own."""
     trained = [record for record in records if "loss" in record]
+    if not trained:
+        return
     phases = {
         "labelled samples alone": [r for r in trained if r["epoch"] <= pretrain],
         "adaptation": [r for r in trained if r["epoch"] > pretrain],

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import torch
+from robustvision_core.data import DomainPair
 from robustvision_core.predict import Preprocessing, describe
 from robustvision_core.run.folder import Run, load_part
 from robustvision_core.run.loop import fit
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pseudolabel_da.cli import plots
 from pseudolabel_da.cli.classifier import NETWORK
-from pseudolabel_da.cli.data import AdaptationData, load
+from pseudolabel_da.cli.data import AdaptationData, deal, load
 from pseudolabel_da.cli.diagnose import advice
 from pseudolabel_da.cli.labels import write_labels
 from pseudolabel_da.cli.phases import Phases
@@ -28,10 +29,15 @@ from pseudolabel_da.diagnosis.diagnostics import Verdict
 from pseudolabel_da.diagnosis.error import Opinion
 
 
-def train(config: TrainConfig) -> pathlib.Path:
-    """Train and adapt as `config` says, test once on both domains, and return the run folder."""
+def train(config: TrainConfig, pair: DomainPair | None = None) -> pathlib.Path:
+    """Train and adapt as `config` says, test once on both domains, and return the run folder.
+
+    Args:
+        config: Of the run.
+        pair: Its domains, where they are loaded already.
+    """
     with config.session(f"pseudolabel-da-{config.method}") as (runtime, run):
-        data = load(config, runtime.device)
+        data = load(config, runtime.device) if pair is None else deal(config, pair, runtime.device)
         step = new_step(config, data, runtime)
         half = torch.full((data.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
         prepared = Preprocessing.of(data.shape, half, half)
