@@ -131,7 +131,7 @@ def test_the_plan_of_each_epoch() -> None:
 
 def test_names_in_the_options_are_those_of_the_library() -> None:
     assert set(NAMES) == set(NETWORKS)
-    assert set(get_args(AugmentName)) == set(AUGMENTS)
+    assert set(get_args(AugmentName)) == {*AUGMENTS, "auto"}
 
 
 HELP = """

@@ -82,7 +82,8 @@ def test_train_writes_a_run_that_evaluate_and_diagnose_read(tmp_path: pathlib.Pa
     files = {str(path.relative_to(out)) for path in pathlib.Path(out).rglob("*") if path.is_file()}
     pictures = {f"plots/{name}.png" for name in ("training", "periods")}
     pictures |= {f"plots/confusion_{name}.png" for name in ("source", "target", "start")}
-    assert files == pictures | {"config.json", "metrics.jsonl", "summary.json", "checkpoint.pt", "best.pt"}
+    tables = {"config.json", "metrics.jsonl", "summary.json", "pseudo_labels.csv"}
+    assert files == pictures | tables | {"checkpoint.pt", "best.pt"}
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [record["epoch"] for record in summary["periods"]] == [0, 1, 2]
     assert all(record["wrong"] is not None for record in summary["periods"])

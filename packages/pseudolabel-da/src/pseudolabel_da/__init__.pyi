@@ -1,3 +1,5 @@
+from .algorithm.choosing import AugmentChoice as AugmentChoice
+from .algorithm.choosing import choose_augment as choose_augment
 from .algorithm.labeler import IncrementalPseudoLabeler as IncrementalPseudoLabeler
 from .algorithm.objective import AdaptationLoss as AdaptationLoss
 from .algorithm.periods import PeriodContext as PeriodContext

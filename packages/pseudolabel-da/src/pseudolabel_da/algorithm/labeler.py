@@ -18,7 +18,15 @@ from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.algorithm.presets import PRESETS
 from pseudolabel_da.algorithm.settings import Settings
 from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_domains
-from pseudolabel_da.algorithm.steps import fitted, make_adamw, make_objective, selector_of, train_epoch
+from pseudolabel_da.algorithm.steps import (
+    checks_images,
+    classes_of,
+    fitted,
+    make_adamw,
+    make_objective,
+    selector_of,
+    train_epoch,
+)
 from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
 from pseudolabel_da.diagnosis.error import Opinion
 from pseudolabel_da.reading.augmentation import Augment
@@ -26,7 +34,7 @@ from pseudolabel_da.reading.augments import AUGMENTS, MILD
 from pseudolabel_da.reading.batch_norm import frozen_modules, preserved_modes
 from pseudolabel_da.reading.identity import fingerprint
 from pseudolabel_da.reading.labeled import Criterion
-from pseudolabel_da.reading.prediction import LogitsFn, predict_logits, probabilities
+from pseudolabel_da.reading.prediction import LogitsFn, probabilities
 from pseudolabel_da.reading.reader import Reader, data_range, scale_images
 from pseudolabel_da.reading.samples import as_samples
 from pseudolabel_da.rivals.transfer import TransferLoss
@@ -42,8 +50,8 @@ class IncrementalPseudoLabeler:
     Args:
         model: Any module that returns logits (B, K) for a batch of inputs; trained in place. Inputs have the memory
             format of its weights. Modules in evaluation mode within a model in training mode count as frozen: they
-            stay so, and their statistics as they are. Methods coral, dann and
-            lee take one with `features` and a linear `head`, as those of `pseudolabel_da.networks`.
+            stay so, and their statistics as they are. Methods coral, dann and lee take one with `features` and a linear
+            `head`, as those of `pseudolabel_da.networks`.
         selector: Which samples receive a label: a rule, or its name in `Settings.selector`.
         period: Epochs between selections; None takes that of `settings`.
         criterion: Logits (B, K) and labels (B,) to a loss, for `fit`; cross-entropy with the label smoothing of
@@ -77,8 +85,8 @@ class IncrementalPseudoLabeler:
 
     Example:
         >>> labeler = IncrementalPseudoLabeler.balanced(network)
-        >>> labeler.pretrain((source_x, source_y), (val_x, val_y), epochs=3)
-        >>> result = labeler.fit((source_x, source_y), (val_x, val_y), target_x, epochs=10)
+        >>> labeler.pretrain(source, epochs=3)
+        >>> result = labeler.fit(source, val, target_x, epochs=10)
     """
 
     def __init__(
@@ -118,6 +126,8 @@ class IncrementalPseudoLabeler:
             label_smoothing=settings.label_smoothing, reduction="none" if weight_fn else "mean"
         )
         self.make_optimizer = optimizer or make_adamw(settings)
+        if augment == "auto" or (augment == "settings" and settings.augment == "auto"):
+            raise ValueError("augment='auto' is found before: give the name that choose_augment finds")
         self.augment = AUGMENTS[settings.augment] if isinstance(augment, str) else augment
         self.source_augment = AUGMENTS[settings.source_augment] if isinstance(source_augment, str) else source_augment
         self.weight_fn, self.workers = weight_fn, workers
@@ -130,17 +140,17 @@ class IncrementalPseudoLabeler:
     @classmethod
     def paper(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
         """The method of the paper's text; see `pseudolabel_da.algorithm.presets.PAPER`."""
-        return cls(model, **_recipe("paper", options))
+        return cls(model, **({"settings": PRESETS["paper"]} | options))
 
     @classmethod
     def official(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
         """The method of the published code; see `pseudolabel_da.algorithm.presets.OFFICIAL`."""
-        return cls(model, **_recipe("official", options))
+        return cls(model, **({"settings": PRESETS["official"]} | options))
 
     @classmethod
     def balanced(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
         """The recipe that adapts; see `pseudolabel_da.algorithm.presets.BALANCED`."""
-        return cls(model, **_recipe("balanced", options))
+        return cls(model, **({"settings": PRESETS["balanced"]} | options))
 
     @property
     def pool(self) -> PseudoLabelPool | None:
@@ -186,7 +196,7 @@ class IncrementalPseudoLabeler:
         if self.pool is not None:
             raise ValueError("pretrain comes before fit: call reset() to start again from the weights as they are")
         data, progress = self._domains(source_train, source_val, (), labeled_target), self.progress
-        data.check_labels(self._classes(data))
+        data.check_labels(classes_of(self.reader, data))
         given = fingerprint(data.source)
         if progress.pretrain_epoch and given and progress.source not in (given, ""):
             raise ValueError("pretrain began with other source samples: give the same ones, or call reset() first")
@@ -245,10 +255,12 @@ class IncrementalPseudoLabeler:
         data = self._domains(source_train, source_val, target_unlabeled, labeled_target, accuracy, target_labels)
         progress = self.progress
         data.check(self.settings.validator, None if self.pool is None else len(self.pool), progress.target)
-        data.check_labels(self._classes(data))
+        data.check_labels(classes_of(self.reader, data))
         if progress.epoch == 0 and self.pool is None:
             self._begin(data)
-        driver = self._driver(data, progress.pretrain_epoch, 0 if self.settings.method in ALONE else epochs, second)
+        driver = self._driver(
+            data, progress.pretrain_epoch, 0 if self.settings.method in ("source", "target") else epochs, second
+        )
         with preserved_modes(self.model):
             while progress.epoch < driver.epochs and not progress.stopped:
                 epoch = progress.pretrain_epoch + progress.epoch
@@ -262,7 +274,7 @@ class IncrementalPseudoLabeler:
                 if on_epoch:
                     on_epoch(self)
         self._restore_best()
-        return FitResult.of(self._pool, self.epochs, progress)
+        return FitResult.of(self.epochs, progress)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, of tensors and plain values: fit for `torch.load(weights_only=True)`.
@@ -317,11 +329,6 @@ class IncrementalPseudoLabeler:
     def _domains(self, *data: Any) -> Domains:
         return make_domains(*data, device=self.device, workers=self.workers)
 
-    def _classes(self, data: Domains) -> int:
-        """K, by the logits of one sample."""
-        row = next(iter(data.source.stream([torch.tensor([0])])))[0]
-        return predict_logits(self.model, [self.reader.prepare(row)], self.reader.logits_fn).shape[1]
-
     def _begin(self, data: Domains) -> None:
         """Start the incremental phase."""
         assert data.classes is not None  # fit asked before
@@ -343,6 +350,7 @@ class IncrementalPseudoLabeler:
         frozen = frozen_modules(self.model)
         self.objective.frozen, self.reader = frozen, replace(self.reader, frozen=tuple(frozen))
         scale = cache(lambda warn=True: data_range(self.reader, data.source, data.target, warn=warn))
+        checks = bool(epochs) and checks_images(self.settings, self.reader, data)
         return Driver(
             self.settings,
             self.selector,
@@ -355,16 +363,9 @@ class IncrementalPseudoLabeler:
             augment=fitted(self.augment, scale) if epochs else None,  # the first phase has no target
             source_augment=fitted(self.source_augment, scale),
             weight_fn=self.weight_fn,
-            check=fitted(MILD, lambda: scale(False)) if epochs and self._checks(data) else None,
+            check=fitted(MILD, lambda: scale(False)) if checks else None,
             second=second,
         )
-
-    def _checks(self, data: Domains) -> bool:
-        """Whether answers are to be checked under augmentation: the settings say so, and the target are images."""
-        if self.settings.check == "means" or not len(data.target):
-            return False
-        row = self.reader.prepare(next(iter(data.target.stream([torch.tensor([0])])))[0])
-        return row.ndim == 4 and row.is_floating_point()
 
     @contextlib.contextmanager
     def _criterion_of_pretraining(self) -> Iterator[None]:
@@ -398,16 +399,3 @@ class IncrementalPseudoLabeler:
     def _restore_best(self) -> None:
         if self.best is not None:
             self.model.load_state_dict(self.best)
-
-    @property
-    def _pool(self) -> PseudoLabelPool:
-        assert self.pool is not None  # fit makes it first
-        return self.pool
-
-
-def _recipe(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    return {"settings": PRESETS[name]} | options
-
-
-ALONE = ("source", "target")
-"""The methods that train on labelled samples alone."""

@@ -22,7 +22,7 @@ from pseudolabel_da.selection.checks import (
 
 Method = Literal["source", "target", "coral", "dann", "lee", "pseudo", "ican"]
 SelectorName = Literal["adaptive", "fixed", "flex", "balanced", "top"]
-AugmentName = Literal["none", "strong", "recolor", "jitter", "photo"]
+AugmentName = Literal["none", "strong", "recolor", "jitter", "photo", "auto"]
 CheckName = Literal["jitter", "means", "two"]
 Order = Literal["paper", "official"]
 OnEmpty = Literal["noop", "source_epoch", "stop", "relax"]
@@ -138,7 +138,8 @@ class TrainingOptions:
     augment: AugmentName = "none"
     """Of pseudo-labelled samples, of methods pseudo and ican. strong, for digits and drawings, shifts, inverts,
     recolours and blends; recolor inverts and jitters contrast and brightness, jitter does not invert; photo takes
-    parts, mirrors, turns and recolours, in proportion to the image's size."""
+    parts, mirrors, turns and recolours, in proportion to the image's size; auto tries all on a part of the data and
+    chooses by reverse validation and diversity (in the library: `choose_augment`)."""
     source_augment: AugmentName = "none"
     """Of labelled samples, in both phases; of both domains in coral, dann and lee."""
 
@@ -258,6 +259,8 @@ class Settings(TrainingOptions, SelectionOptions):
     def _check_pairs(self) -> None:
         if self.order == "official" and self.passes != "separate":
             raise ValueError(f"order='official' needs passes='separate', got {self.passes!r}")
+        if self.source_augment == "auto":
+            raise ValueError("source_augment cannot be auto: name one")
         if self.passes == "mixed" and self.batch_norm == "freeze_on_pseudo":
             raise ValueError("one mixed forward pass cannot freeze batch norm for a part: take passes='paired'")
         if self.method in TRANSFER and self.batch_norm == "freeze_on_pseudo":

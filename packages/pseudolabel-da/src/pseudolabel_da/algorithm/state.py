@@ -207,8 +207,10 @@ class FitResult:
     stopped: str = ""
 
     @classmethod
-    def of(cls, pool: PseudoLabelPool, epochs: list[dict[str, Any]], progress: Progress) -> FitResult:
+    def of(cls, epochs: list[dict[str, Any]], progress: Progress) -> FitResult:
         """The result of a run that stands where `progress` says."""
+        pool = progress.pool
+        assert pool is not None  # fit makes it first
         rows = pool.rows()
         kept = progress.best_epoch, progress.stopped
         return cls(progress.periods, epochs, rows, pool.labels[rows], pool.confidence[rows], *kept)

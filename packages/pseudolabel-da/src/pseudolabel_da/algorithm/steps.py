@@ -14,10 +14,12 @@ from pseudolabel_da.algorithm.driver import Driver
 from pseudolabel_da.algorithm.objective import AdaptationLoss
 from pseudolabel_da.algorithm.planning import Rows
 from pseudolabel_da.algorithm.settings import TRANSFER, Settings
+from pseudolabel_da.algorithm.state import Domains
 from pseudolabel_da.reading.augmentation import Augment
 from pseudolabel_da.reading.augments import AUGMENTS, MILD
 from pseudolabel_da.reading.labeled import Criterion
-from pseudolabel_da.reading.prediction import LogitsFn
+from pseudolabel_da.reading.prediction import LogitsFn, predict_logits
+from pseudolabel_da.reading.reader import Reader
 from pseudolabel_da.rivals.transfer import TransferLoss
 from pseudolabel_da.selection.choice import make_selector
 from pseudolabel_da.selection.rule import Selector
@@ -92,3 +94,17 @@ def selector_of(settings: Settings) -> Selector:
         shares=settings.shares,
         prior=settings.prior,
     )
+
+
+def classes_of(reader: Reader, data: Domains) -> int:
+    """K, by the logits of one source sample."""
+    row = next(iter(data.source.stream([torch.tensor([0])])))[0]
+    return predict_logits(reader.model, [reader.prepare(row)], reader.logits_fn).shape[1]
+
+
+def checks_images(settings: Settings, reader: Reader, data: Domains) -> bool:
+    """Whether answers are to be checked under slight changes: the settings say so, and the target are images."""
+    if settings.check == "means" or not len(data.target):
+        return False
+    row = reader.prepare(next(iter(data.target.stream([torch.tensor([0])])))[0])
+    return row.ndim == 4 and row.is_floating_point()

@@ -16,6 +16,7 @@ from robustvision_core.run.runtime import Runtime, channels_last
 from torch import Tensor
 
 from pseudolabel_da.cli import plots
+from pseudolabel_da.cli.auto import with_augment
 from pseudolabel_da.cli.classifier import NETWORK
 from pseudolabel_da.cli.data import AdaptationData, deal, load
 from pseudolabel_da.cli.diagnose import advice
@@ -38,6 +39,7 @@ def train(config: TrainConfig, pair: DomainPair | None = None) -> pathlib.Path:
     """
     with config.session(f"pseudolabel-da-{config.method}") as (runtime, run):
         data = load(config, runtime.device) if pair is None else deal(config, pair, runtime.device)
+        config = with_augment(config, data, runtime, run.folder)
         step = new_step(config, data, runtime)
         half = torch.full((data.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
         prepared = Preprocessing.of(data.shape, half, half)
