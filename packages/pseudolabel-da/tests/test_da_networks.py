@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_timm_networks_are_built_with_their_own_normalisation() -> None:
     assert isinstance(made, Normalised)
     import timm
 
-    own = timm.create_model("resnet10t", pretrained=False).pretrained_cfg
+    own: Any = timm.create_model("resnet10t", pretrained=False).pretrained_cfg
     assert made.mean.flatten().tolist() == pytest.approx(own["mean"])
     assert made.std.flatten().tolist() == pytest.approx(own["std"])
     assert made(torch.zeros(2, 3, 32, 32)).shape == (2, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pseudolabel_da as pl
 import pytest
 import torch
+from pseudolabel_da.networks import SmallCNN
 from pseudolabel_da.reading import photos
 from torch import Tensor
 from torch.nn import functional as F
@@ -88,7 +89,7 @@ def test_every_range_and_kind_of_image_comes_back_in_its_range(channels: int) ->
 def test_the_recipe_trains_with_it_by_name() -> None:
     torch.manual_seed(0)
     x, y = pictures(16, 40) * 2 - 1, torch.arange(40) % 2
-    labeler = pl.IncrementalPseudoLabeler.balanced(pl.networks.SmallCNN(3, 16, 2), augment="photo")
+    labeler = pl.IncrementalPseudoLabeler.balanced(SmallCNN(3, 16, 2), augment="photo")
     with pytest.warns(pl.CollapseWarning):
         labeler.fit((x, y), (x, y), x, epochs=1)
     assert labeler.pool is not None

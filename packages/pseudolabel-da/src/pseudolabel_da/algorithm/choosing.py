@@ -86,7 +86,7 @@ def choose_augment(
         said: Called with a line for each candidate.
     """
     x, y, theirs = (data[_some(len(data), most, settings.seed)] for data in (*source, target))
-    options = {} if transform is None else {"transform": transform}
+    options: dict[str, Any] = {} if transform is None else {"transform": transform}
     with forked_rng(torch.device("cpu"), settings.seed, "choosing"), warnings.catch_warnings():
         warnings.simplefilter("ignore", PseudoLabelWarning)
         start = IncrementalPseudoLabeler(make_model(), settings=settings.changed(augment="none"), **options)

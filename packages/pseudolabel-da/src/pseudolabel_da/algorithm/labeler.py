@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pseudolabel_da.algorithm.driver import Driver
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
-from pseudolabel_da.algorithm.presets import PRESETS
+from pseudolabel_da.algorithm.presets import with_preset
 from pseudolabel_da.algorithm.settings import Settings
 from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_domains
 from pseudolabel_da.algorithm.steps import (
@@ -140,17 +140,17 @@ class IncrementalPseudoLabeler:
     @classmethod
     def paper(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
         """The method of the paper's text; see `pseudolabel_da.algorithm.presets.PAPER`."""
-        return cls(model, **({"settings": PRESETS["paper"]} | options))
+        return cls(model, **with_preset("paper", options))
 
     @classmethod
     def official(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
         """The method of the published code; see `pseudolabel_da.algorithm.presets.OFFICIAL`."""
-        return cls(model, **({"settings": PRESETS["official"]} | options))
+        return cls(model, **with_preset("official", options))
 
     @classmethod
     def balanced(cls, model: nn.Module, **options: Any) -> IncrementalPseudoLabeler:
         """The recipe that adapts; see `pseudolabel_da.algorithm.presets.BALANCED`."""
-        return cls(model, **({"settings": PRESETS["balanced"]} | options))
+        return cls(model, **with_preset("balanced", options))
 
     @property
     def pool(self) -> PseudoLabelPool | None:

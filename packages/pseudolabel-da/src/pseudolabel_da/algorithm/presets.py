@@ -21,6 +21,8 @@ The last two are matters of the data (`stratified_sample`).
 
 from __future__ import annotations
 
+from typing import Any
+
 from pseudolabel_da.algorithm.settings import Settings
 
 PAPER = Settings()
@@ -60,3 +62,8 @@ most: at 6,000 images a domain from MNIST to MNIST-M 87.1 %, 62.4 are left witho
 
 PRESETS = {"paper": PAPER, "official": OFFICIAL, "balanced": BALANCED}
 """The recipes by name."""
+
+
+def with_preset(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options for a labeler: the settings of a recipe, and those given besides."""
+    return {"settings": PRESETS[name]} | options

@@ -63,7 +63,10 @@ class State:
     def restore_said(self, state: dict[str, Any], device: torch.device) -> None:
         """What `said` gave, of a checkpoint that may be older than it."""
         held = state.get("opening")
-        self.opening = None if held is None else Opening(*(None if x is None else x.to(device) for x in held))
+        self.opening = None
+        if held is not None:
+            target, source = held
+            self.opening = Opening(target.to(device), None if source is None else source.to(device))
         self.answers = list(state.get("answers", []))
 
 

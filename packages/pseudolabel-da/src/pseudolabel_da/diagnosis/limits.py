@@ -23,6 +23,6 @@ class CollapseLimits:
     liberal_flips: float = 0.1
     largest_share: float = 0.5
     effective_share: float = 1 / 3
-    wrong_share: float = 0.22
+    wrong_share: float = 0.17
     tiny_share: float = 0.001
     tiny_periods: int = 2

@@ -22,7 +22,7 @@ class Scaled(nn.Module):
     @property
     def head(self) -> nn.Module:
         """The network's last layer."""
-        return self.network.head
+        return self.network.get_submodule("head")
 
     def scale(self, images: Tensor) -> Tensor:
         """The images (B, C, H, W) as the network takes them."""

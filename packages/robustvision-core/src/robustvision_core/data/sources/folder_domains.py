@@ -57,10 +57,12 @@ def load_folder_domains(
     if files is not None:
         pool = decode_files(files, image_size, grey=False, max_gib=max_gib)
         nothing = pool.take([])
-        return DomainPair(*parts, pool, nothing, nothing, name, target_labelled=False, target_files=tuple(files.paths))
+        made: list[ImageSet] = [*parts, pool, nothing, nothing]
+        return DomainPair(*made, name=name, target_labelled=False, target_files=tuple(files.paths))
     listed = domain_files(target)
     theirs = _among(decode_files(listed, image_size, grey=False, max_gib=max_gib), known.classes)
-    return DomainPair(*parts, *split(theirs, sizes, seed=seed), name, target_files=tuple(listed.paths))
+    made = [*parts, *split(theirs, sizes, seed=seed)]
+    return DomainPair(*made, name=name, target_files=tuple(listed.paths))
 
 
 def domain_folders(query: Query) -> tuple[pathlib.Path, pathlib.Path]:
