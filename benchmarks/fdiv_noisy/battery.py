@@ -31,6 +31,11 @@ ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
 PLAIN = ("ce", "gce", "kl")
 
 
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """The learning rate of images."""
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+
+
 def train(problem: Problem, criterion: nn.Module, seed: int, epochs: int) -> dict[str, float]:
     """Clean test accuracy (%) at the end of a training; images with flips and one cycle of the learning rate."""
     torch.manual_seed(seed)
@@ -39,7 +44,7 @@ def train(problem: Problem, criterion: nn.Module, seed: int, epochs: int) -> dic
     model = make_network(problem)()
     optimizer = (SGD if pictures else ADAM)(model.parameters())
     steps = epochs * -(-n // BATCH)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps) if pictures else None
+    cycle = one_cycle(optimizer, steps) if pictures else None
     for _ in range(epochs):
         for rows in torch.randperm(n).split(BATCH):
             inputs = problem.inputs[rows]
@@ -75,7 +80,8 @@ def choose(name: str, problem: Problem, seed: int, epochs: int) -> tuple[nn.Modu
     prior = class_prior(problem.noisy, k)
     probs = posteriors(name, problem, seed)
     report = estimate(problem.inputs, problem.noisy, k, refine=False, probs=probs)
-    plan = Plan(epochs * -(-n // BATCH), BATCH, SGD if pictures else None)
+    steps = epochs * -(-n // BATCH)
+    plan = Plan(steps, BATCH, SGD, one_cycle) if pictures else Plan(steps, BATCH)
     losses = candidates(report, prior, plan.seen(n))
     network: dict[str, Any] = {"make_model": make_network(problem)} if pictures else {}
     settled = functools.partial(is_settled, report=report)

@@ -121,6 +121,24 @@ def test_the_race_is_repeatable_and_leaves_the_random_state() -> None:
         assert torch.equal(first.guesses[name], second.guesses[name])
 
 
+def test_the_race_follows_the_schedule_of_the_learning_rate() -> None:
+    inputs, labels, _ = blobs(200)
+    losses = candidates(report("clean", torch.eye(10)), class_prior(labels, 10), 1000)
+    rates: list[float] = []
+
+    class Recorded(torch.optim.lr_scheduler.LinearLR):
+        def step(self, epoch: int | None = None) -> None:
+            rates.append(self.optimizer.param_groups[0]["lr"])
+            super().step(epoch)
+
+    def schedule(optimizer: torch.optim.Optimizer, steps: int) -> Recorded:
+        return Recorded(optimizer, 1.0, 0.5, total_iters=steps)
+
+    run_race(inputs, labels, 10, losses, plan=Plan(4, 32, make_schedule=schedule), settled=lambda found: True)
+    one = [1e-3, *(1e-3 * (1 - 0.125 * done) for done in range(4))]  # it steps once where it is made
+    assert rates == pytest.approx(one * 3)
+
+
 def test_a_settled_race_is_not_run_on() -> None:
     inputs, labels, _ = blobs(200)
     losses = candidates(report("clean", torch.eye(10)), class_prior(labels, 10), 1000)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fdiv_noisy.choice.candidates import candidates, well_conditioned
-from fdiv_noisy.choice.race import MakeOptimizer, Plan, run_race, warmup_steps
+from fdiv_noisy.choice.race import MakeOptimizer, MakeSchedule, Plan, run_race, warmup_steps
 from fdiv_noisy.choice.verdict import Verdict, decide, is_settled, truth_is_likeliest
 from fdiv_noisy.estimation import NoiseReport, estimate
 from fdiv_noisy.labels import class_prior
@@ -25,6 +25,7 @@ def auto_loss(
     steps: int | None = None,
     batch_size: int = 128,
     make_optimizer: MakeOptimizer | None = None,
+    make_schedule: MakeSchedule | None = None,
     race: bool = True,
     **options: Any,
 ) -> tuple[WarmUp, NoiseReport]:
@@ -43,6 +44,8 @@ def auto_loss(
         steps: Steps of the whole training that is planned; the race is as long, up to 3,000. By default 20 epochs.
         batch_size: Samples a step.
         make_optimizer: From parameters to the optimizer that will be used; by default Adam at 1e-3.
+        make_schedule: From that optimizer and the steps of the race to the scheduler that will be used, stepped after
+            every batch, such as `lambda o, n: OneCycleLR(o, 0.1, total_steps=n)`. Losses rank otherwise without it.
         race: False takes the loss by the structure of the noise alone (`choose_loss`), which costs no training.
         options: Those of `fdiv_noisy.estimate`, such as `probs`, `make_model` or `seed`.
 
@@ -57,7 +60,7 @@ def auto_loss(
         >>> criterion, report = auto_loss(images, labels, 10)  # doctest: +SKIP
     """
     check_warmup(warmup)
-    plan = Plan(steps, batch_size, make_optimizer)
+    plan = Plan(steps, batch_size, make_optimizer, make_schedule)
     report = estimate(inputs, labels, num_classes, refine=False, **options)
     prior = class_prior(labels, num_classes)
     if not race:

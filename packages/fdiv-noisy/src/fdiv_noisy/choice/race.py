@@ -14,6 +14,7 @@ from fdiv_noisy.estimation.cross_fit import MakeModel, Samples, pooled, predict,
 from fdiv_noisy.schedules import WarmUp
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+MakeSchedule = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
 
 ADAM: MakeOptimizer = functools.partial(torch.optim.Adam, lr=1e-3)
 HELD_OUT = 0.25
@@ -30,11 +31,13 @@ class Plan:
         steps: Steps of the whole training; None for 20 epochs. The race takes 3,000 at most.
         batch_size: Samples a step.
         make_optimizer: From parameters to their optimizer; Adam at 1e-3 by default.
+        make_schedule: From that and the number of steps to what sets its learning rate at each step; none by default.
     """
 
     steps: int | None = None
     batch_size: int = 128
     make_optimizer: MakeOptimizer | None = None
+    make_schedule: MakeSchedule | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or (self.steps is not None and self.steps < 1):
@@ -137,6 +140,7 @@ def _train(model: nn.Module, loss: nn.Module, samples: Samples, rows: Tensor, pl
     first = nn.CrossEntropyLoss()
     criterion = WarmUp(first, loss, steps=warmup_steps(steps, plan.an_epoch(len(rows))))
     optimizer = (plan.make_optimizer or ADAM)(model.parameters())
+    schedule = plan.make_schedule(optimizer, steps) if plan.make_schedule else None
     generator = torch.Generator().manual_seed(seed)
     size = min(plan.batch_size, len(rows))
     model.train()
@@ -149,4 +153,6 @@ def _train(model: nn.Module, loss: nn.Module, samples: Samples, rows: Tensor, pl
             optimizer.zero_grad(set_to_none=True)
             criterion(model(inputs), labels).backward()
             optimizer.step()
+            if schedule:
+                schedule.step()
             done += 1

@@ -168,7 +168,18 @@ def examiner(config: TrainConfig, train: ImageSet) -> Callable[[], nn.Module] | 
 def make_plan(config: TrainConfig, n: int) -> Plan:
     """The training of `config` on `n` samples, for a race to imitate."""
     steps = config.epochs * -(-n // config.batch_size)
-    return Plan(steps, config.batch_size, functools.partial(make_optimizer, config.optimizer))
+    schedule = functools.partial(make_schedule, config.optimizer)
+    return Plan(steps, config.batch_size, functools.partial(make_optimizer, config.optimizer), schedule)
+
+
+def make_schedule(asked: Optimizer, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """The learning rate that a configuration asks for, over `steps` of whatever it is stepped by."""
+
+    def factor(step: int) -> float:
+        passed = [value for share, value in asked.lr_steps if step >= round(share * steps)]
+        return passed[-1] if passed else 1.0
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def make_optimizer(asked: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

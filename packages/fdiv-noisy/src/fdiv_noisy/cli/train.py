@@ -128,13 +128,8 @@ def takes_peers(criterion: WarmUp) -> bool:
 
 
 def make_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
-    """The steps of the learning rate."""
-
-    def factor(epoch: int) -> float:
-        passed = [value for share, value in config.optimizer.lr_steps if epoch >= round(share * config.epochs)]
-        return passed[-1] if passed else 1.0
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    """The learning rate of each epoch."""
+    return criteria.make_schedule(config.optimizer, optimizer, config.epochs)
 
 
 def finish(
