@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffpnp_pose.cli.data import load
 from diffpnp_pose.cli.inference import make_network, predict
+from diffpnp_pose.cli.prediction.about import describe_run
 from diffpnp_pose.cli.recipes import TrainConfig
 from diffpnp_pose.cli.scoring import score
 from diffpnp_pose.cli.train import Step, fit_on
@@ -65,6 +66,7 @@ def train_cell(config: TrainConfig, folder: pathlib.Path, before: float) -> floa
     with Runtime.session("cpu", "fp32", config.seed) as runtime:
         training, held = load(config, "train"), load(config, "val")
         run = Run(folder, config, resume=(folder / "config.json").exists())
+        run.about = describe_run(config, training)
         step = Step(make_network(config, training), config)
         clocked = time.process_time()
         test = load(config, "test")

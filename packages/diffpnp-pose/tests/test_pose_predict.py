@@ -109,6 +109,7 @@ def test_a_folder_of_new_images_with_a_broken_one(
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr()
     assert "3 images, 1 left out" in printed.out
+    assert "3 of 3 have a score below 0.3" in printed.out  # after an epoch on 24 images
     assert printed.err.count("broken.png") >= 1
     rows, bop = rows_of(tmp_path / "out" / "predictions.csv"), rows_of(tmp_path / "out" / "bop.csv")
     assert [pathlib.Path(row["file"]).name for row in rows] == ["000000.png", "000001.png", "000002.png"]

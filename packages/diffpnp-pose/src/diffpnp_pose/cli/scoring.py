@@ -20,6 +20,7 @@ _UNITS = {"NPE": "", "AD": " rad"}  # the others are percentages
 _SHOWN = 8  # items in pictures
 _VERTICES = 1 << 22  # moved at once by the metrics
 _BINS = 6  # of distance
+_HARDLY = 5.0  # % of right poses under which it is said
 
 
 def score(poses: PoseSet, found: Predictions) -> dict[str, float]:
@@ -47,7 +48,13 @@ def summarise(values: dict[str, float]) -> str:
     """A line for each of the eight metrics, and one for the items."""
     lines = [f"{name:<6}{values[name]:>9.4f}{unit}" for name, unit in _UNITS.items()]
     lines += [f"{name:<6}{values[name]:>9.2f} %" for name in EIGHT if name not in _UNITS]
-    return "\n".join([*lines, f"{values['samples']:.0f} images, {values['valid']:.1f} % with a valid pose"])
+    lines.append(f"{values['samples']:.0f} images, {values['valid']:.1f} % with a valid pose")
+    if values["ADD10"] < _HARDLY:
+        lines.append(
+            f"hardly any pose is right: {values['ADD10']:.0f} % within a tenth of the diameter (valid says that the "
+            "keypoints have one); train longer, or on larger images or crops"
+        )
+    return "\n".join(lines)
 
 
 @torch.no_grad()

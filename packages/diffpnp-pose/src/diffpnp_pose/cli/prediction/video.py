@@ -16,10 +16,8 @@ from diffpnp_pose.cli.crops.boxes import Box, Boxes
 from diffpnp_pose.cli.options import PredictConfig
 from diffpnp_pose.cli.outputs import made
 from diffpnp_pose.cli.prediction.predictor import PosePredictions, PosePredictor
-from diffpnp_pose.cli.prediction.write import PoseTables, over
+from diffpnp_pose.cli.prediction.write import SURE, PoseTables, over
 from diffpnp_pose.geometry.projection import project
-
-_SURE = 0.3  # score from which a pose is followed into the next frame
 
 
 def write_video(predictor: PosePredictor, options: PredictConfig) -> pathlib.Path:
@@ -75,7 +73,7 @@ def write_video(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
 
 def box_of(predictor: PosePredictor, part: PosePredictions) -> Box | None:
     """Around the object at the pose found, in pixels of the frame; None where there is no sure pose, or no crops."""
-    if not (predictor.preprocessing.margin and bool(part.valid[0]) and float(part.score[0]) > _SURE):
+    if not (predictor.preprocessing.margin and bool(part.valid[0]) and float(part.score[0]) > SURE):
         return None
     mesh = predictor.object.mesh
     points = predictor.object.keypoints if mesh is None else mesh.vertices

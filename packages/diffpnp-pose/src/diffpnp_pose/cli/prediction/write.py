@@ -27,6 +27,7 @@ from diffpnp_pose.geometry.projection import project
 from diffpnp_pose.geometry.rotations import so3_log
 
 SHEET = 12  # images in the picture
+SURE = 0.3  # score from which a pose is trusted
 HEADER = ("file", "valid", "score", "rx", "ry", "rz", "tx", "ty", "tz", "rms_px")
 BOP_HEADER = ("scene_id", "im_id", "obj_id", "score", "R", "t", "time")
 
@@ -91,7 +92,7 @@ def write_poses(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
     camera = read_camera(options.camera) if options.camera else None
     boxes = Boxes.read(options.boxes) if options.boxes else None
     shown = files[:: -(-len(files) // SHEET)]
-    tables, sheet, done, broken = PoseTables(out, options.object), [], 0, 0
+    tables, sheet, done, broken, unsure = PoseTables(out, options.object), [], 0, 0, 0
     try:
         for part in _progress(
             predictor.stream(files, camera, boxes, options.batch_size, strict=options.strict), files, options
@@ -105,6 +106,7 @@ def write_poses(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
             for text in part.broken.values():
                 sys.stderr.write(f"left out: {text}\n")
             done, broken = done + len(part.files), broken + len(part.broken)
+            unsure += int((part.score < SURE).sum())
     finally:
         if done:
             tables.write()
@@ -115,6 +117,8 @@ def write_poses(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
     sys.stdout.write(
         f"{done} images{left_out}: {out / 'predictions.csv'}, {out / 'bop.csv'}, {out / 'predictions.png'}\n"
     )
+    if unsure:
+        sys.stdout.write(f"{unsure} of {done} have a score below {SURE}: heat-maps so wide that the pose is a guess\n")
     return out
 
 
