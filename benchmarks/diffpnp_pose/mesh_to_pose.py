@@ -124,7 +124,7 @@ def table(seed: int = 0) -> None:
 
 def _row(record: dict[str, Any]) -> dict[str, float]:
     values = {name: record[f"real_{name}"] for name in SHOWN}
-    return {"minutes": record["minutes"], "drawn, NPE": record["val_npe"], **values}
+    return {"epoch": record["epoch"], "minutes": record["minutes"], "drawn, NPE": record["val_npe"], **values}
 
 
 def main() -> None:
