@@ -72,7 +72,7 @@ class TrainConfig(RunOptions):
     data: str = "digits-shift"
     """Domain pair: digits-shift (offline), mnist-mnistm, fashion-fashionm, mnist-usps, usps-mnist, svhn-mnist, or
     folder:PATH:SOURCE:TARGET, of PATH/DOMAIN/<class>/<image>, or folder:SOURCE:TARGET with a path for each. The images
-    of TARGET may lie flat, without labels."""
+    of TARGET may lie flat, without labels. Or any two image sets of the same classes, as csv:a.csv,csv:b.csv."""
     method: Method = "pseudo"
     """source alone, target (its labels, the upper bound), coral, dann, lee (2013), pseudo (this paper's algorithm,
     with a selector), or ican's selection."""
