@@ -185,7 +185,8 @@ def tabulate(results: dict[str, list[dict[str, Any]]]) -> None:
     rows = [row(name, found) for name, found in results.items()]
     note = (
         "clean test accuracy (%), means over seeds: two of drawn problems, one of images (5,000 of CIFAR-10 at 16x16, "
-        "6 epochs; 6,000 of the others at 14x14, 8 epochs); regret: best of ce, gce and kl by the test set, less auto"
+        "6 epochs; 6,000 of the others at 14x14, 8 epochs); regret: best of ce, gce and kl by the test set, less auto; "
+        "a problem that is missing here was not run"
     )
     cells = [result for found in results.values() for result in found]
     drawn = [cell for cell in cells if cell["name"].startswith("blobs")]
