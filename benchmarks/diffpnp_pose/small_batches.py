@@ -10,15 +10,14 @@ from typing import Any
 import cv2
 import torch
 from diffpnp_pose import epnp, solve_pnp
-from diffpnp_pose.pnp import refine
 
 from benchmarks.common import save
 from benchmarks.diffpnp_pose._geometry import cloud
 from benchmarks.diffpnp_pose._rivals import OPENCV, opencv_poses
 
 QUESTION = "How long do solve_pnp and epnp take beside OpenCV, in process-CPU time? (milliseconds, medians)"
-NOTE = """One thread, float64, a cloud of points with 0.5 px of noise, calls in turns. `in torch` is solve_pnp with its
-refinement in torch instead of NumPy. OpenCV's SQPNP, item by item, minimises an algebraic error and stops there."""
+NOTE = """One thread, float64, a cloud of points with 0.5 px of noise, calls in turns. OpenCV's SQPNP, item
+by item, minimises an algebraic error and stops there."""
 SHAPES = ((9, 1), (9, 24), (9, 256), (9, 1024), (100, 1), (100, 24), (100, 256))
 
 
@@ -35,7 +34,6 @@ def row(n: int, batch: int) -> dict[str, Any]:
     x, z, K, _, _ = cloud(n, batch, 0.5, 0)
     tasks: dict[str, Callable[[], Any]] = {
         "solve_pnp": lambda: solve_pnp(x, z, K, backward="none"),
-        "in torch": lambda: without_numpy(lambda: solve_pnp(x, z, K, backward="none")),
         "epnp": lambda: epnp(x, z, K),
         "cv2 SQPNP": lambda: opencv_poses(OPENCV["cv2 SQPNP"], x, z, K),
     }
@@ -48,21 +46,10 @@ def row(n: int, batch: int) -> dict[str, Any]:
                 times[name].append(1000 * (time.process_time() - started))
     found = {name: statistics.median(values) for name, values in times.items()}
     ratios = {
-        "in torch / solve_pnp": found["in torch"] / found["solve_pnp"],
         "epnp / solve_pnp": found["epnp"] / found["solve_pnp"],
         "solve_pnp / SQPNP": found["solve_pnp"] / found["cv2 SQPNP"],
     }
     return {"n": n, "B": batch, **found, **ratios}
-
-
-def without_numpy(call: Callable[[], Any]) -> Any:
-    """The call with the refinement in torch."""
-    held = refine.host.numpy
-    refine.host.numpy = lambda: None  # type: ignore[assignment]
-    try:
-        return call()
-    finally:
-        refine.host.numpy = held
 
 
 if __name__ == "__main__":

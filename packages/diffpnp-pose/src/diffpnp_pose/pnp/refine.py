@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffpnp_pose.devices import kept, readable
-from diffpnp_pose.pnp import host
 from diffpnp_pose.pnp.linearise import Local, Problem, linearise
 
 _GAUSS_NEWTON_STEPS = 2  # away from the optimum the exact Hessian may be indefinite
@@ -86,8 +84,6 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
         The minimisers.
     """
     on_host = readable(R)
-    if on_host and R.dtype == torch.float64 and host.numpy() is not None:
-        return _refine_on_host(problem, R.numpy(), t.numpy(), iterations, warm)
     cautious = 0 if warm else _GAUSS_NEWTON_STEPS
     local = linearise(problem, R, t, exact=warm)
     damping = torch.full_like(local.cost, _FIRST_DAMPING)
@@ -112,40 +108,6 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
         if on_host and not active.any():
             break
     return Estimate(R, t, local.cost, converged, count, local.hessian)
-
-
-def _refine_on_host(problem: Problem, R: Any, t: Any, iterations: int, warm: bool) -> Estimate:
-    """`refine` in NumPy, from poses that are arrays."""
-    np: Any = host.numpy()
-    x, z, affine, c = (part.numpy() for part in (problem.x, problem.z, problem.affine, problem.c))
-    arrays = host.HostProblem(x, z, affine, c, None if problem.delta is None else problem.delta.numpy())
-    cautious = 0 if warm else _GAUSS_NEWTON_STEPS
-    tolerance, eps = step_tolerance(torch.float64), 10 * np.finfo(float).eps
-    with np.errstate(all="ignore"):
-        cost, hessian, gradient = arrays.linearise(R, t, warm)
-        damping, active = np.full(len(cost), _FIRST_DAMPING), np.ones(len(cost), bool)
-        converged, count = ~active, np.zeros(len(cost), np.int64)
-        for i in range(iterations):
-            step = host.damped_step(hessian, gradient, damping)
-            new_R, new_t = host.rotated(R, step[:, :3]), t + step[:, 3:]
-            trial = arrays.linearise(new_R, new_t, i >= cautious - 1)
-            accept = active & (trial[0] <= cost + eps * (cost + np.sqrt(cost) + eps))
-            if accept.all():
-                R, t, (cost, hessian, gradient) = new_R, new_t, trial
-            else:
-                wide = accept[:, None]
-                R, t = np.where(wide[..., None], new_R, R), np.where(wide, new_t, t)
-                cost, gradient = np.where(accept, trial[0], cost), np.where(wide, trial[2], gradient)
-                hessian = np.where(wide[..., None], trial[1], hessian)
-            count += active
-            if i >= cautious:
-                converged |= accept & (np.abs(step).max(1) < tolerance) & (damping < _NEWTON_DAMPING)
-            damping = np.where(accept, damping * _EASIER, damping * _HARDER)
-            active = active & ~converged & (damping < _LAST_DAMPING)
-            if not active.any():
-                break
-    found = (R, t, cost, converged, count, np.ascontiguousarray(hessian))
-    return Estimate(*(torch.from_numpy(value) for value in found))
 
 
 def _rounding(cost: Tensor) -> Tensor:
