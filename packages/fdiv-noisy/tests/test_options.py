@@ -46,7 +46,7 @@ def test_help_leaves_torch_out(verb: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--data-root" in done.stdout or verb in ("demo", "predict", "export")
+    assert "--data-root" in done.stdout or verb in ("demo", "predict", "export", "compare")
 
 
 @pytest.mark.parametrize("words", ["--optimizer sgd --lr 0.1", "--optimizer.name=sgd --optimizer-lr=0.1"])
