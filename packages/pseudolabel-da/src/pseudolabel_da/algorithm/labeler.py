@@ -50,8 +50,7 @@ class IncrementalPseudoLabeler:
     Args:
         model: Any module that returns logits (B, K) for a batch of inputs; trained in place. Inputs have the memory
             format of its weights. Modules in evaluation mode within a model in training mode count as frozen: they
-            stay so, and their statistics as they are. Methods coral, dann and lee take one with `features` and a linear
-            `head`, as those of `pseudolabel_da.networks`.
+            stay so. Methods coral, dann and lee take one with `features` and a linear `head`, as in our `networks`.
         selector: Which samples receive a label: a rule, or its name in `Settings.selector`.
         period: Epochs between selections; None takes that of `settings`.
         criterion: Logits (B, K) and labels (B,) to a loss, for `fit`; cross-entropy with the label smoothing of
