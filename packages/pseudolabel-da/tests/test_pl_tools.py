@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pseudolabel_da.diagnosis.validators import accuracy, entropy
 from pseudolabel_da.networks import NETWORKS, SmallCNN, build
-from pseudolabel_da.reading.augmentation import _smooth_noise, _uniform
+from pseudolabel_da.reading.augmentation import _smooth_noise, uniform
 from pseudolabel_da.reading.prediction import predict_logits
 from pseudolabel_da.reading.reader import Reader, scale_images
 from pseudolabel_da.reading.samples import TensorSamples
@@ -171,7 +171,7 @@ def test_noise_of_a_size_is_drawn_for_every_image_of_half_precision(monkeypatch:
     """In bfloat16 a draw near 1 becomes 1, which names no size."""
     monkeypatch.setattr(torch, "rand", lambda size, **options: torch.full(size, 0.9999))
     images = torch.zeros(3, 1, 8, 8, dtype=torch.bfloat16)
-    noise = _smooth_noise(images, (2, 4), partial(_uniform, images, None))
+    noise = _smooth_noise(images, (2, 4), partial(uniform, images, None))
     assert bool((noise != 0).any((1, 2, 3)).all())
 
 
