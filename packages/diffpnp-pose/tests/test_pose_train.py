@@ -94,6 +94,11 @@ def weights(folder: pathlib.Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder / "checkpoint.pt")["step"]
 
 
+def without_advice(errors: str) -> list[str]:
+    """The lines but the one that says that objects in images of this size are too small."""
+    return [line for line in errors.splitlines() if "too small to be seen well" not in line]
+
+
 def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path, cache: str) -> None:
     arguments = ["train", *SMALL, "--data-root", cache, "--loss", "lm", "--beta", "auto", "--batch-size", "4"]
     arguments += ["--epochs", "2", "--pose-epochs", "10", "--val-size", "0"]
@@ -107,8 +112,8 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path, cach
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.startswith(f"diffpnp-pose: stopped; the run is in {tmp_path / 'cut'}, go on with: diffpnp-pose train")
-    assert errors.count("\n") == 1
+    (said,) = without_advice(errors)
+    assert said.startswith(f"diffpnp-pose: stopped; the run is in {tmp_path / 'cut'}, go on with: diffpnp-pose train")
     assert 2 < load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["progress"]["epoch"] < 12
     assert main([*arguments, "--out", str(tmp_path / "cut"), "--resume", "True"]) == 0
     expected, actual = weights(tmp_path / "whole"), weights(tmp_path / "cut")
@@ -143,8 +148,8 @@ def test_bad_input_is_one_line_and_status_2(
     status = main(["train", *SMALL, "--data-root", cache, "--out", str(tmp_path / "run"), *arguments])
     errors = capsys.readouterr().err
     assert status == 2
-    assert message in errors
-    assert errors.count("\n") == 1
+    (said,) = without_advice(errors)
+    assert message in said
     assert not (tmp_path / "run").exists()
 
 

@@ -69,7 +69,7 @@ def warn_of_small(poses: PoseSet) -> None:
         sys.stderr.write(
             f"{poses.name}: half of the objects are below {float(extent.median()):.0f} pixels, or "
             f"{float(extent.median()) / STRIDE:.0f} cells of a heat-map: too small to be seen well; "
-            "take a larger --size, or --crop.on True\n"
+            "take a larger --size, or --crop.on\n"
         )
 
 
