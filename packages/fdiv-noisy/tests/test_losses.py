@@ -52,6 +52,17 @@ def test_exact_product_is_the_mean_over_all_pairs(name: str) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 2.0])
+def test_shifted_products_over_all_shifts_are_the_mean_over_all_pairs(
+    name: str, alpha: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, targets = batch()
+    expected = loop(name, logits, onehot(targets), alpha=alpha)
+    actual = every_shift(logits, targets, name, monkeypatch, alpha=alpha)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
 OPTIONS = {
     "plain": {},
     "weights": {"weight": torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=torch.float64)},

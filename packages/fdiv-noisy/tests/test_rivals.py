@@ -129,6 +129,9 @@ def test_dmi_is_the_log_determinant_and_permutation_free() -> None:
     soft = nn.functional.one_hot(targets, K).double()
     torch.testing.assert_close(DMILoss()(logits, soft), DMILoss()(logits, targets))
     assert torch.autograd.gradcheck(lambda x: DMILoss()(x, targets), logits.requires_grad_())
+    unlabelled = torch.full((1,), -100)
+    more = torch.cat([logits, logits[:1]]), torch.cat([targets, unlabelled])
+    torch.testing.assert_close(DMILoss()(*more), DMILoss()(logits, targets))
 
 
 def test_warm_up_switches_at_its_epoch() -> None:

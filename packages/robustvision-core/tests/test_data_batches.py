@@ -31,6 +31,13 @@ def test_one_epoch_is_every_sample_once(drop_last: bool) -> None:
     assert torch.equal(whole.labels, data.labels[whole.index])
 
 
+def test_a_standard_deviation_that_is_not_given_is_computed() -> None:
+    data = make()
+    own = DeviceBatches(data, 4)
+    assert torch.equal(DeviceBatches(data, 4, mean=0.0).std, own.std)
+    assert torch.equal(DeviceBatches(data, 4, std=1.0).mean, own.mean)
+
+
 def test_images_are_normalised_by_channel() -> None:
     data = make()
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
