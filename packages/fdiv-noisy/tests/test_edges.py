@@ -91,6 +91,11 @@ EXTRA = {
 }
 
 
+def test_a_loss_says_whether_it_is_corrected() -> None:
+    assert "corrected" in repr(FDivergenceLoss("tv", transition=torch.eye(2) * 0.8 + 0.1))
+    assert "corrected" not in repr(FDivergenceLoss("tv"))
+
+
 @pytest.mark.parametrize("name", [*LOSSES, *EXTRA])
 def test_copies_and_pickles_give_the_same_loss(name: str) -> None:
     loss = (LOSSES | EXTRA)[name]

@@ -82,6 +82,11 @@ def test_a_confidence_at_the_threshold_is_not_selected() -> None:
     assert pl.FixedThreshold(0.75).select(probs).mask.tolist() == [False, True]
 
 
+def test_a_confidence_at_the_threshold_teaches_no_class() -> None:
+    probs = torch.tensor([[0.75, 0.25], [0.875, 0.125], [0.25, 0.75]])
+    assert pl.flexible_thresholds(probs, 0.75, "linear").tolist() == [0.75 * 0.5, 0.0]
+
+
 def test_a_threshold_for_each_class() -> None:
     probs = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
     assert pl.select_above(probs, torch.tensor([0.9, 0.5])).mask.tolist() == [False, True]

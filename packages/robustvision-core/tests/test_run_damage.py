@@ -62,6 +62,17 @@ def test_every_flipped_bit_is_noticed_or_harmless(trained: pathlib.Path, tmp_pat
         load_part(nn_like(), path)
 
 
+def test_damaged_selected_weights_do_not_offer_themselves(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    path = copy(trained, tmp_path / "run") / "best.pt"
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        at = whole.find(archive.read(next(name for name in archive.namelist() if name.endswith("data/0"))))
+    complaint = load_changed(path, whole, at)
+    assert isinstance(complaint, str)
+    assert "delete it, or restore a whole copy" in complaint
+    assert "--which best" not in complaint
+
+
 def nn_like() -> torch.nn.Module:
     return Step().network
 
