@@ -23,6 +23,25 @@ BASES = ["mog", "uniform", "student_t"]
 COUPLINGS = ["affine", "rqs"]
 
 
+@pytest.mark.parametrize("bins", [4, 8])
+def test_a_spline_is_the_identity_before_training(bins: int) -> None:
+    layer = SplineCoupling(3, 4, [0, 2], bins=bins).double()
+    torch.nn.init.zeros_(layer.outer.weight)
+    z = torch.linspace(-4, 4, 33, dtype=torch.float64)[:, None].expand(-1, 3)
+    w, log_det = layer.transform(z, torch.zeros(33, 64, dtype=torch.float64))
+    torch.testing.assert_close(w, z, rtol=0, atol=1e-6)
+    assert float(log_det.detach().abs().max()) < 1e-6
+
+
+def test_a_mixture_begins_within_its_spread() -> None:
+    from flowaug.flows.bases import MixtureBase
+
+    base = MixtureBase(2, 4, 500)
+    start = base.free.detach() if base.free.dim() > 1 else base.free.detach().view(500, -1)
+    assert 0.15 < float(start[:, :2].abs().max()) <= 0.2
+    assert base.temperature == 0.1
+
+
 def make_flow(d: int, base: str, coupling: str, **options) -> ConditionalFlow:
     spec = {"layers": 2, "width": 8, "components": 3, "scale": 0.3, "base": base, "coupling": coupling} | options
     flow = ConditionalFlow(d, 4, FlowSpec(**spec), (True,) + (False,) * (d - 1)).double()

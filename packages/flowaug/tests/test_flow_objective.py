@@ -202,6 +202,10 @@ def test_pid_controller_equals_a_plain_loop() -> None:
     [
         (lambda: classifier_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long)), "expected logits"),
         (lambda: classifier_loss(torch.zeros(2, 1, 3), torch.zeros(2, dtype=torch.long), "max"), "aggregate"),
+        (
+            lambda: classifier_loss(torch.zeros(2, 1, 3), torch.zeros(2, 4)),
+            r"expected probabilities \(B, 3\), got \(2, 4\)",
+        ),
         (lambda: flow_aug_loss(torch.zeros(2, 1, 3), torch.zeros(2).long(), torch.zeros(2), 0.1), "log_prob"),
         (lambda: EntropyController(2.0, 1.0), "low <= high"),
         (lambda: EntropyController(0.0, 1.0, alpha=20.0), "largest"),

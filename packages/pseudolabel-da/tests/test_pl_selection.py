@@ -87,6 +87,13 @@ def test_a_confidence_at_the_threshold_teaches_no_class() -> None:
     assert pl.flexible_thresholds(probs, 0.75, "linear").tolist() == [0.75 * 0.5, 0.0]
 
 
+@pytest.mark.parametrize("selector", [pl.ClassBalancedShare((0.25, 1.0)), pl.TopShare((0.25, 1.0))])
+def test_the_first_share_is_that_of_the_first_period(selector: pl.Selector) -> None:
+    probs = random_probs(40, 4, 0)
+    assert selector.select(probs).mask.tolist() == selector.select(probs, period=0).mask.tolist()
+    assert selector.select(probs).mask.sum() < selector.select(probs, period=1).mask.sum()
+
+
 def test_a_threshold_for_each_class() -> None:
     probs = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
     assert pl.select_above(probs, torch.tensor([0.9, 0.5])).mask.tolist() == [False, True]
