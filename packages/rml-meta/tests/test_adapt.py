@@ -399,5 +399,6 @@ def test_wrong_shapes() -> None:
 def test_the_head_is_the_last_linear_layer_where_none_has_the_name() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     assert dispatch.head_prefix(model) == "3."
+    assert dispatch.head_prefix(nn.Sequential(nn.Linear(4, 2), nn.ReLU())) == "0."
     with pytest.raises(ValueError, match="the model has no head"):
         dispatch.head_prefix(nn.Sequential(nn.Conv2d(1, 2, 3)))
