@@ -115,6 +115,7 @@ def _check_content(path: pathlib.Path) -> None:
             damaged = archive.testzip()
     except OSError:
         raise
+    # zipfile says NotImplementedError of a compression that it does not know: a changed byte can ask for one
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path} is truncated or not a checkpoint{_instead(path)}") from error
     if damaged is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Generic, TypedDict, TypeVar
 
@@ -33,7 +34,7 @@ class BatchOptions(TypedDict, total=False):
     device: str | torch.device
 
 
-class IndexedBatches(Generic[B]):
+class IndexedBatches(ABC, Generic[B]):
     """Batches of a set whose samples have a number.
 
     Order and augmentation depend on (seed, epoch, batch number) alone, so starting at `epoch(e, start=b)` gives
@@ -103,9 +104,9 @@ class IndexedBatches(Generic[B]):
             whole, part = self.order.cut(number)
             yield self._batch(order[whole], part, epoch, number)
 
+    @abstractmethod
     def _batch(self, rows: Tensor, part: slice, epoch: int, number: int) -> B:
         """This process's `part` of the global batch of the samples `rows` (G,) int64."""
-        raise NotImplementedError
 
     def _prepared(self, images: Callable[[slice], Tensor], part: slice, *names: int) -> Tensor:
         """A part of the images of a batch, augmented and normalised.
