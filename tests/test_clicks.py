@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
-import sys
 from types import ModuleType
 
 import pytest
+from robustvision_core.testing.modules import load_module
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("clicks", ROOT / "scripts" / "clicks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["clicks"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_module(ROOT / "scripts" / "clicks.py")
 
 
 @pytest.fixture

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import http.server
-import importlib.util
 import pathlib
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
-from types import ModuleType
 
 import pytest
+from robustvision_core.testing.modules import load_module
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SITE = ROOT / "site"
@@ -73,6 +71,8 @@ CONTRAST = r"""(() => {
   return [...poor.values()];
 })()"""
 
+BROWSER = pathlib.Path(__file__).with_name("browser.py")
+
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Serves files without a word."""
@@ -94,20 +94,10 @@ def site() -> Iterator[str]:
         thread.join()
 
 
-def _browser_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("browser", pathlib.Path(__file__).with_name("browser.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["browser"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def tab(site: str) -> Iterator:  # after `site`, so that the reason for a skip is the first that holds
     pytest.importorskip("websocket", reason="needs websocket-client, which `make setup` installs")
-    module = _browser_module()
+    module = load_module(BROWSER)
     program = module.find()
     if program is None:
         pytest.skip(f"none of {', '.join(module.NAMES)} is on this machine")
@@ -197,4 +187,4 @@ def test_search_finds(tab, site: str, words: str, expected: str) -> None:
 
 def test_no_browser_is_taken_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert _browser_module().find() is None
+    assert load_module(BROWSER).find() is None

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
-import sys
 from types import ModuleType
 
 import pytest
+from robustvision_core.testing.modules import load_module
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def script(name: str) -> ModuleType:
     """A script of scripts/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_module(ROOT / "scripts" / f"{name}.py")
 
 
 def test_one_version_everywhere() -> None:

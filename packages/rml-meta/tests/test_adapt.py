@@ -394,11 +394,3 @@ def test_wrong_shapes() -> None:
         adapt(network(0), sx, sy[:5], steps=1, lr=0.1)
     with pytest.raises(ValueError, match=r"must be \(S,\) or \(T, S\)"):
         adapt(network(0), sx[None, None], sy[None, None], steps=1, lr=0.1)
-
-
-def test_the_head_is_the_last_linear_layer_where_none_has_the_name() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-    assert dispatch.head_prefix(model) == "3."
-    assert dispatch.head_prefix(nn.Sequential(nn.Linear(4, 2), nn.ReLU())) == "0."
-    with pytest.raises(ValueError, match="the model has no head"):
-        dispatch.head_prefix(nn.Sequential(nn.Conv2d(1, 2, 3)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from rml_meta import MAML, Classifier, Episode, build_backbone
+from rml_meta.adaptation import dispatch
 from rml_meta.networks import BACKBONES, ConvNet, CosineLinear
 from torch import nn
 
@@ -85,3 +86,11 @@ def test_wrong_options() -> None:
         ConvNet(1, 28, [True, True], padding=[1])
     with pytest.raises(ValueError, match="too small for block 2"):
         ConvNet(1, 4, [True, True], padding=[0, 0])
+
+
+def test_the_head_is_the_last_linear_layer_where_none_has_the_name() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert dispatch.head_prefix(model) == "3."
+    assert dispatch.head_prefix(nn.Sequential(nn.Linear(4, 2), nn.ReLU())) == "0."
+    with pytest.raises(ValueError, match="the model has no head"):
+        dispatch.head_prefix(nn.Sequential(nn.Conv2d(1, 2, 3)))

@@ -42,6 +42,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def pytest_collect_file(file_path: pathlib.Path) -> None:
+    """Let test files use what stands in others of their folder."""
+    folder = str(file_path.parent)
+    if file_path.suffix == ".py" and folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests that need a GPU where there is none, and say so."""
     if not torch.cuda.is_available():

@@ -5,7 +5,6 @@ Started by the ``two_ranks`` fixture with torchrun's variables set; the first ar
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import sys
 import traceback
@@ -14,6 +13,7 @@ from multiprocessing.connection import Client
 import torch
 
 from robustvision_core.run.runtime import Runtime
+from robustvision_core.testing.modules import load_module
 
 
 def main() -> None:
@@ -25,12 +25,7 @@ def main() -> None:
         while (call := pickle.loads(connection.recv_bytes())) is not None:  # noqa: S301 - the test session's
             path, name, arguments = call
             try:
-                spec = importlib.util.spec_from_file_location("rank_test", path)
-                assert spec is not None
-                assert spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                sys.modules["rank_test"] = module  # dataclasses look their module up by name
-                spec.loader.exec_module(module)
+                module = load_module(path, "rank_test")
                 torch.manual_seed(runtime.rank)
                 answer = ("value", getattr(module, name)(runtime, *arguments))
             except BaseException:
