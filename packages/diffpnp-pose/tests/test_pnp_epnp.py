@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffpnp_pose import epnp, project, rotation_angle, so3_exp
-from diffpnp_pose.pnp import epnp_backends, host
+from diffpnp_pose.pnp import epnp_backends
 from torch import Tensor
 from torch.autograd import gradcheck
 
@@ -134,24 +134,9 @@ def test_pytorch3d_without_its_extension_says_so_where_it_is_needed() -> None:
         stand_in.knn_points_idx(1)
 
 
-def test_the_search_for_coefficients_is_the_same_in_numpy_and_torch(make_case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solution_that_records_nothing_is_the_same(make_case) -> None:
     case = make_case(batch=40, n=7, noise=1.0, seed=3)
-    x = case.x.clone().requires_grad_()
-    on_host = epnp(x, case.z, case.K, weights=case.c)
-    up = torch.randn(40, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    first = torch.autograd.grad((on_host.R * up).sum(), x)[0]
-    fast = epnp(case.x, case.z, case.K, weights=case.c)  # records nothing
-    monkeypatch.setattr("diffpnp_pose.pnp.starts.control_points.host.numpy", lambda: None)
-    in_torch = epnp(x, case.z, case.K, weights=case.c)
-    second = torch.autograd.grad((in_torch.R * up).sum(), x)[0]
-    assert torch.allclose(on_host.R, in_torch.R, atol=1e-9)
-    assert torch.allclose(first, second, atol=1e-7, rtol=1e-6)
+    recorded = epnp(case.x.clone().requires_grad_(), case.z, case.K, weights=case.c)
+    fast = epnp(case.x, case.z, case.K, weights=case.c)
     for name in ("R", "t", "cost"):
-        assert torch.allclose(getattr(fast, name), getattr(on_host, name), atol=1e-9)
-
-
-def test_singular_items_do_not_stop_the_others_on_the_host() -> None:
-    hessian = torch.eye(6, dtype=torch.float64).repeat(3, 1, 1).numpy()
-    hessian[1] = 0
-    step = host.damped_step(hessian, torch.ones(3, 6, dtype=torch.float64).numpy(), torch.zeros(3).double().numpy())
-    assert (step[[0, 2]] == -1).all()
+        assert torch.allclose(getattr(fast, name), getattr(recorded, name), atol=1e-9)

@@ -19,7 +19,6 @@ kernel, only the kernel matters and not its basis, so equal eigenvalues inside i
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +26,6 @@ from torch.autograd.forward_ad import unpack_dual
 
 from diffpnp_pose.devices import plain, readable
 from diffpnp_pose.geometry.matrices import axial
-from diffpnp_pose.pnp import host
 from diffpnp_pose.pnp.linearise import Problem, cost_of
 from diffpnp_pose.pnp.refine import rotated
 from diffpnp_pose.pnp.starts.orthographic import normal_of, rays_of, shape_of
@@ -167,11 +165,7 @@ def _betas(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
     An item whose step is short is frozen; on a CPU the loop ends once all are, which changes no result.
     """
     fixed_Q, fixed_d2 = Q.detach(), d2.detach()
-    if readable(beta) and beta.dtype == torch.float64 and host.numpy() is not None:
-        arrays = (value.numpy() for value in (fixed_Q, fixed_d2, beta.detach()))
-        beta = torch.from_numpy(_descend_on_host(*arrays))
-    else:
-        beta = _descend(fixed_Q, fixed_d2, beta)
+    beta = _descend(fixed_Q, fixed_d2, beta)
     _, gradient, _, hessian = _distance_model(Q, d2, beta)
     return beta - torch.linalg.solve_ex(hessian.detach(), gradient)[0]
 
@@ -193,35 +187,6 @@ def _descend(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
         active = active & ~short
         if readable(active) and not active.any():
             break
-    return beta
-
-
-def _descend_on_host(Q: Any, d2: Any, beta: Any) -> Any:
-    """`_descend` in NumPy, on arrays."""
-    np: Any = host.numpy()
-    batch, pairs, size, _ = Q.shape
-
-    def model(beta: Any) -> tuple[Any, Any, Any]:
-        Qb = (Q.reshape(batch, pairs * size, size) @ beta[:, :, None]).reshape(batch, pairs, size)
-        residual = (Qb * beta[:, None]).sum(-1) - d2
-        gradient = (residual[:, None] @ Qb)[:, 0]
-        return (residual * residual).sum(-1) / 4, gradient, 2 * Qb.transpose(0, 2, 1) @ Qb
-
-    with np.errstate(all="ignore"):
-        damping, active = np.full(batch, _DAMPING), np.ones(batch, bool)
-        value, gradient, normal = model(beta)
-        for _ in range(_BETA_STEPS):
-            step = -host.damped_step(normal, gradient, damping, 1e-30)
-            trial = model(beta - step)
-            accept = active & (trial[0] <= value)
-            wide = accept[:, None]
-            short = np.abs(step).max(-1) <= _SHORT * np.abs(beta).max(-1)
-            beta, value = np.where(wide, beta - step, beta), np.where(accept, trial[0], value)
-            gradient, normal = np.where(wide, trial[1], gradient), np.where(wide[..., None], trial[2], normal)
-            damping = np.where(accept, damping * 0.1, damping * 10)
-            active = active & ~short
-            if not active.any():
-                break
     return beta
 
 
