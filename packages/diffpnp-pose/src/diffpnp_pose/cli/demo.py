@@ -52,7 +52,7 @@ def demo(config: DemoConfig) -> None:
 
 def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float]]:
     """Metrics by loss; both go on from the same network."""
-    common, results = config.train_config(), {}
+    common, results, networks = config.train_config(), {}, {}
     with Runtime.session(config.device, seed=config.seed) as runtime:
         training, test = load(common, "train"), load(common, "test")
         first = replace(common, epochs=config.epochs, seed=config.seed).with_pose(loss="lh", epochs=0)
@@ -62,7 +62,8 @@ def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float
             bar.update()
             for loss in LOSSES:
                 then = replace(common, seed=config.seed + 1, epochs=0).with_pose(loss=loss, epochs=config.pose_epochs)
-                step = Step(copy.deepcopy(base.network), then)
+                networks[loss] = copy.deepcopy(base.network)
+                step = Step(networks[loss], then)
                 fit_on(then, training, None, runtime, None, step)
                 found = predict(step.network, test, runtime, "exact")
                 results[loss] = score(test, found)
@@ -70,7 +71,7 @@ def run(config: DemoConfig, pictures: pathlib.Path) -> dict[str, dict[str, float
                 shown = test.take(some).to("cpu")
                 plots.poses(shown, found.R[some], found.t[some], found.valid[some], pictures / f"poses_{loss}.png")
                 bar.update()
-                look(step.network, test, pictures / "predictions.png")  # the last loss's stay
+        look(networks["lp"], test, pictures / "predictions.png")
     return results
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import sys
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from robustvision_core.data import ImageSet
@@ -30,29 +31,44 @@ def demo(config: DemoConfig) -> None:
     """Print the table, and draw it."""
     torch.set_num_threads(1)  # as fast as two for images this small, and many times faster where others use the cores
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "fdiv-noisy-demo")
-    results: dict[str, dict[str, float]] = {}
-    wrong: dict[str, float] = {}
-    last: list[tuple[Predictor, ImageSet]] = []
+    found: dict[tuple[str, str], Trained] = {}
     with tqdm(
         total=len(NOISES) * len(LOSSES), desc="demo", disable=not (config.progress and sys.stderr.isatty())
     ) as bar:
         for noise in NOISES:
             for loss in LOSSES:
-                wrong[noise], right, predictor, new = run(config, noise, loss)
-                last = [(predictor, new)]
-                results.setdefault(loss, {})[noise] = right
+                found[noise, loss] = run(config, noise, loss)
                 bar.update()
+    results = {loss: {noise: found[noise, loss].accuracy for noise in NOISES} for loss in LOSSES}
+    wrong = {noise: one.wrong for (noise, _), one in found.items()}
+    last = list(found.values())[-1]
     lines = ["clean test accuracy on digits, %", " " * 20 + "".join(f"{noise:>16}" for noise in NOISES)]
     lines.append(f"{'wrong labels':<20}" + "".join(f"{100 * wrong[noise]:>16.1f}" for noise in NOISES))
     for loss, title in LOSSES.items():
         lines.append(f"{title:<20}" + "".join(f"{100 * results[loss][noise]:>16.1f}" for noise in NOISES))
     draw(results, folder / "plots" / "demo.png")
-    lines += [predict_unseen(predictor, new, folder) for predictor, new in last]
+    lines.append(predict_unseen(last.predictor, last.new, folder))
     sys.stdout.write("\n".join([*lines, f"picture: {folder / 'plots' / 'demo.png'}", f"run folder: {folder}"]) + "\n")
 
 
-def run(config: DemoConfig, noise: str, loss: str) -> tuple[float, float, Predictor, ImageSet]:
-    """Share of wrong labels and clean test accuracy of one training, the classifier, and the test images."""
+class Trained(NamedTuple):
+    """What one training gave.
+
+    Attributes:
+        wrong: Share of wrong labels.
+        accuracy: On clean test images.
+        predictor: The classifier.
+        new: The test images.
+    """
+
+    wrong: float
+    accuracy: float
+    predictor: Predictor
+    new: ImageSet
+
+
+def run(config: DemoConfig, noise: str, loss: str) -> Trained:
+    """One training."""
     quick = replace(TrainConfig.PRESETS["quick"], noise=noise, loss=loss, epochs=config.epochs, seed=config.seed)
     with Runtime.session(config.device, seed=config.seed) as runtime:
         noisy = load(quick)
@@ -65,7 +81,7 @@ def run(config: DemoConfig, noise: str, loss: str) -> tuple[float, float, Predic
     prepared = Preprocessing.of((*shape, shape[1]), classifier.mean, classifier.std)
     predictor = Predictor(classifier.network, prepared, noisy.train.classes, device=runtime.device)
     assert isinstance(noisy.test, ImageSet)  # nothing is streamed here
-    return noisy.wrong_labels or 0.0, accuracy(found), predictor, noisy.test
+    return Trained(noisy.wrong_labels or 0.0, accuracy(found), predictor, noisy.test)
 
 
 def draw(results: dict[str, dict[str, float]], path: pathlib.Path) -> None:

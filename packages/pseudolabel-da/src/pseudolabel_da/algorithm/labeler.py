@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pseudolabel_da.algorithm.driver import Driver
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.algorithm.presets import with_preset
-from pseudolabel_da.algorithm.settings import Settings
+from pseudolabel_da.algorithm.settings import ALONE, Settings
 from pseudolabel_da.algorithm.state import Domains, FitResult, Progress, make_domains
 from pseudolabel_da.algorithm.steps import (
     checks_images,
@@ -257,9 +257,7 @@ class IncrementalPseudoLabeler:
         data.check_labels(classes_of(self.reader, data))
         if progress.epoch == 0 and self.pool is None:
             self._begin(data)
-        driver = self._driver(
-            data, progress.pretrain_epoch, 0 if self.settings.method in ("source", "target") else epochs, second
-        )
+        driver = self._driver(data, progress.pretrain_epoch, 0 if self.settings.method in ALONE else epochs, second)
         with preserved_modes(self.model):
             while progress.epoch < driver.epochs and not progress.stopped:
                 epoch = progress.pretrain_epoch + progress.epoch

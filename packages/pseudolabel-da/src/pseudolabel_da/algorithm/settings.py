@@ -42,6 +42,9 @@ Checkpoint = Literal[
     "snd",
     "entropy",
 ]
+ALONE = ("source", "target")
+"""Methods that train on labelled samples alone."""
+
 TRANSFER = ("coral", "dann", "lee")
 """The methods that train on unlabelled batches of the target, without a pool of pseudo-labels."""
 

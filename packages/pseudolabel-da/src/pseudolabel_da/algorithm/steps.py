@@ -20,6 +20,7 @@ from pseudolabel_da.reading.augments import AUGMENTS, MILD
 from pseudolabel_da.reading.labeled import Criterion
 from pseudolabel_da.reading.prediction import LogitsFn, predict_logits
 from pseudolabel_da.reading.reader import Reader
+from pseudolabel_da.reading.samples import Samples
 from pseudolabel_da.rivals.transfer import TransferLoss
 from pseudolabel_da.selection.choice import make_selector
 from pseudolabel_da.selection.rule import Selector
@@ -98,13 +99,17 @@ def selector_of(settings: Settings) -> Selector:
 
 def classes_of(reader: Reader, data: Domains) -> int:
     """K, by the logits of one source sample."""
-    row = next(iter(data.source.stream([torch.tensor([0])])))[0]
-    return predict_logits(reader.model, [reader.prepare(row)], reader.logits_fn).shape[1]
+    return predict_logits(reader.model, [_first(reader, data.source)], reader.logits_fn).shape[1]
 
 
 def checks_images(settings: Settings, reader: Reader, data: Domains) -> bool:
     """Whether answers are to be checked under slight changes: the settings say so, and the target are images."""
     if settings.check == "means" or not len(data.target):
         return False
-    row = reader.prepare(next(iter(data.target.stream([torch.tensor([0])])))[0])
+    row = _first(reader, data.target)
     return row.ndim == 4 and row.is_floating_point()
+
+
+def _first(reader: Reader, samples: Samples) -> Tensor:
+    """The first sample as a batch (1, ...) that the model takes."""
+    return reader.prepare(next(iter(samples.stream([torch.tensor([0])])))[0])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from robustvision_core.data import DomainPair, ImageSet, domain_options, load_domains, long_tail, split_labelled, subset
 from robustvision_core.errors import UserError
+from robustvision_core.predict import Preprocessing
 from torch import Tensor
 
 from pseudolabel_da.algorithm.state import Domains
@@ -56,6 +57,12 @@ class AdaptationData:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of every image."""
         return self.source_test.shape
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From images of any size to what the network takes: bytes are mapped to [-1, 1]."""
+        half = torch.full((self.shape[0],), 0.5)
+        return Preprocessing.of(self.shape, half, half)
 
     @property
     def tests(self) -> dict[str, ImageSet]:

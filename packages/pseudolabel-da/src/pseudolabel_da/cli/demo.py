@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from robustvision_core.data import ImageSet
-from robustvision_core.predict import Predictor, Preprocessing, predict_unseen
+from robustvision_core.predict import Predictor, predict_unseen
 from robustvision_core.run import plots as core_plots
 from robustvision_core.run.folder import new_folder
 from robustvision_core.run.runtime import Runtime
@@ -52,11 +52,10 @@ def run(config: TrainConfig) -> tuple[dict[str, Any], Sequence[PeriodRecord], Pr
         data = load(config, runtime.device)
         step = new_step(config, data, runtime)
         fit_on(config, data, runtime, None, step)
-        test, half = data.target_test, torch.full((data.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
+        test = data.target_test
         assert test is not None  # the demo's target has labels
         summary = report(config, data, runtime, step)[1]
-        prepared = Preprocessing.of(test.shape, half, half)
-        predictor = Predictor(step.network, prepared, test.classes, device=runtime.device)
+        predictor = Predictor(step.network, data.preprocessing, test.classes, device=runtime.device)
         return summary, step.state.periods, predictor, test
 
 

@@ -12,6 +12,7 @@ from robustvision_core.run.options import Checks, RunOptions
 
 from pseudolabel_da.algorithm.presets import PRESETS
 from pseudolabel_da.algorithm.settings import (
+    ALONE,
     VALIDATORS,
     Checkpoint,
     CoralOptions,
@@ -136,7 +137,7 @@ class TrainConfig(RunOptions):
     @property
     def adaptation(self) -> int:
         """Epochs of adaptation that the method has."""
-        return 0 if self.method in ("source", "target") else self.epochs
+        return 0 if self.method in ALONE else self.epochs
 
     def settings(self) -> Settings:
         """The options of the algorithm, for the library."""

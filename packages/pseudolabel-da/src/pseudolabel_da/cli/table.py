@@ -13,6 +13,7 @@ from typing import Any
 from robustvision_core.errors import UserError
 from robustvision_core.run.files import atomic_write
 
+from pseudolabel_da.algorithm.settings import ALONE
 from pseudolabel_da.cli.data import load_pair
 from pseudolabel_da.cli.options import TableConfig
 from pseudolabel_da.cli.recipes import TrainConfig
@@ -50,7 +51,7 @@ def row_config(config: TableConfig, row: Row, seed: int) -> TrainConfig:
     _, name, changes, start = row
     out = folder_of(config, name, seed)
     made = base(config).changed(seed=seed, out=str(out), resume=(out / "checkpoint.pt").exists(), **changes)
-    if changes.get("method") in ("source", "target"):
+    if changes.get("method") in ALONE:
         made = made.changed(batch_norm="shared")
     if start:
         made = made.changed(pretrain=0, init=str(folder_of(config, start, seed) / "checkpoint.pt"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from robustvision_core.data import DomainPair
-from robustvision_core.predict import Preprocessing, describe
+from robustvision_core.predict import describe
 from robustvision_core.run.folder import Run, load_part
 from robustvision_core.run.loop import fit
 from robustvision_core.run.metrics import accuracy
@@ -41,9 +41,7 @@ def train(config: TrainConfig, pair: DomainPair | None = None) -> pathlib.Path:
         data = load(config, runtime.device) if pair is None else deal(config, pair, runtime.device)
         config = with_augment(config, data, runtime, run.folder)
         step = new_step(config, data, runtime)
-        half = torch.full((data.shape[0],), 0.5)  # bytes are mapped to [-1, 1]
-        prepared = Preprocessing.of(data.shape, half, half)
-        run.about = describe("pseudolabel-da", prepared, data.classes)
+        run.about = describe("pseudolabel-da", data.preprocessing, data.classes)
         second = second_opinion(config, data, runtime, run, _fit_second)
         records = fit_on(config, data, runtime, run, step, second)
         if runtime.is_main:

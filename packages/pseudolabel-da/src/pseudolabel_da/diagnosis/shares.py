@@ -127,9 +127,9 @@ def estimate_class_shares(
         most: Samples looked at, drawn at random where there are more.
         confusion: (K, K) counts on source validation data, true classes in rows; without them `cautious` is even.
     """
-    shares = em_class_shares(probs, prior)
-    even = torch.full_like(shares, 1 / shares.numel())
     if not len(probs):
+        shares = em_class_shares(probs, prior)
+        even = torch.full_like(shares, 1 / shares.numel())
         return ClassShares(shares, torch.zeros_like(shares), torch.ones_like(shares), even)
     chosen = torch.randperm(len(probs), generator=make_generator(seed, "shares"))[:most]
     probs, draws = probs[chosen.to(probs.device)], []
@@ -138,9 +138,10 @@ def estimate_class_shares(
         draws.append(em_class_shares(probs[rows.to(probs.device)], prior, 50))
     shares = em_class_shares(probs, prior)
     low, high = torch.stack([shares, *draws]).quantile(shares.new_tensor([0.05, 0.95]), 0)
+    cautious = torch.full_like(shares, 1 / shares.numel())
     if confusion is not None:
         predicted = torch.bincount(probs.argmax(1), minlength=len(shares))
         # a tenth of a sample of each class: a class that validation data lack leaves the others solvable
         other = bbse_class_shares(confusion + 0.1 * torch.eye(len(shares)).to(confusion), predicted)
-        even = cautious_shares(shares, other)
-    return ClassShares(shares, torch.minimum(low, shares), torch.maximum(high, shares), even)
+        cautious = cautious_shares(shares, other)
+    return ClassShares(shares, torch.minimum(low, shares), torch.maximum(high, shares), cautious)

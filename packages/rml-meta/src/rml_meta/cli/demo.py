@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from typing import NamedTuple
 
 import torch
 from robustvision_core.data import ImageSet, select_classes
@@ -28,24 +29,36 @@ def demo(config: DemoConfig) -> None:
     """Print the table, and draw it."""
     torch.set_num_threads(1)  # as fast as two for images this small, and many times faster where others use the cores
     folder = pathlib.Path(config.out) if config.out else new_folder("runs", "rml-meta-demo")
-    results: dict[str, dict[str, float]] = {title: {} for title in TESTS.values()}
-    said: list[str] = []
+    found: dict[str, Trained] = {}
     with tqdm(total=len(METHODS), desc="demo", disable=not sys.stderr.isatty()) as bar:
         for method in METHODS:
-            found, line = run(trained(config, method), folder)
-            said = [line]  # of the last method
-            for name, value in found.items():
-                results[TESTS[name]][method.upper()] = value
+            found[method] = run(recipe(config, method))
             bar.update()
+    results = {look: {m.upper(): one.accuracy[name] for m, one in found.items()} for name, look in TESTS.items()}
+    said = predict_unseen(found["rml"].predictor, found["rml"].new, folder)
     path = folder / "plots" / "demo.png"
     title = "5 novel glyphs, one image each to learn from"
     plots.bars(results, path, title=title, chance=20)
     lines = [f"accuracy on {title}, %", " " * 26 + "".join(f"{method.upper():>8}" for method in METHODS)]
     lines += [f"{look:<26}" + "".join(f"{value:>8.1f}" for value in of.values()) for look, of in results.items()]
-    sys.stdout.write("\n".join([*lines, f"picture: {path}", *said]) + "\n")
+    sys.stdout.write("\n".join([*lines, f"picture: {path}", said]) + "\n")
 
 
-def trained(config: DemoConfig, method: str) -> TrainConfig:
+class Trained(NamedTuple):
+    """What one training gave.
+
+    Attributes:
+        accuracy: In percent, by test.
+        predictor: The method, shown an image each of five novel classes.
+        new: Other images of these.
+    """
+
+    accuracy: dict[str, float]
+    predictor: Predictor
+    new: ImageSet
+
+
+def recipe(config: DemoConfig, method: str) -> TrainConfig:
     """What is trained."""
     return TrainConfig.PRESETS["colour"].changed(
         method=method,
@@ -61,16 +74,15 @@ def trained(config: DemoConfig, method: str) -> TrainConfig:
     )
 
 
-def run(config: TrainConfig, folder: pathlib.Path) -> tuple[dict[str, float], str]:
-    """Accuracies in percent of one training, and how it predicts on images of novel classes."""
+def run(config: TrainConfig) -> Trained:
+    """One training."""
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         split = class_split.load(config)
         step = make_step(config, split)
         fit_on(config, split, runtime, None, step)
         found = test_novel(step.method, novel_tasks(config, split, runtime), runtime)
         predictor, new = shown_one_each(config, split, step.method, runtime)
-        said = predict_unseen(predictor, new, folder)
-    return {name: 100 * value["accuracy"] for name, value in found.items()}, said
+    return Trained({name: 100 * value["accuracy"] for name, value in found.items()}, predictor, new)
 
 
 def shown_one_each(

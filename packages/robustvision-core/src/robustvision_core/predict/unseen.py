@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import pathlib
 import shutil
 
@@ -30,8 +31,8 @@ def predict_unseen(predictor: Predictor, images: ImageSet, folder: pathlib.Path,
     shutil.rmtree(new, ignore_errors=True)
     truth = _write(chosen, new)
     write_predictions(predictor, PredictOptions(run="", images=str(new), out=str(out), progress=False), quiet=True)
-    found = predictor.predict(sorted(truth)).names
-    right = sum(name == truth[path] for name, path in zip(found, sorted(truth), strict=True))
+    with open(out / "predictions.csv", newline="") as table:
+        right = sum(truth[pathlib.Path(row["file"])] == row["label"] for row in csv.DictReader(table))
     return f"predictions for {len(truth)} images not trained on, {right} of them right: {out / 'predictions.png'}"
 
 

@@ -64,11 +64,13 @@ class Prepared:
         image: (3, H, W) uint8.
         K: (3, 3) of it, its corner at (0, 0).
         source_K: (3, 3) of the photo it comes from.
+        photo: (3, h, w) uint8, that photo with the lens's distortion taken off.
     """
 
     image: Tensor
     K: Tensor
     source_K: Tensor
+    photo: Tensor
 
 
 class PosePredictor:
@@ -185,7 +187,7 @@ class PosePredictor:
             windows = around(place, self.preprocessing.size, margin)
         image = window(photo, windows[0].tolist(), self.preprocessing.size)[:3]
         scale = scales(windows, self.preprocessing.size)
-        return Prepared(image, moved(K[None], scale, windows[:, :2].float())[0], K)
+        return Prepared(image, moved(K[None], scale, windows[:, :2].float())[0], K, photo)
 
     @torch.no_grad()
     def find(

@@ -11,7 +11,7 @@ from robustvision_core.errors import DataError, UserError
 from torch import Tensor
 from tqdm import tqdm
 
-from diffpnp_pose.cli.camera import read_camera, undistorted
+from diffpnp_pose.cli.camera import read_camera
 from diffpnp_pose.cli.crops.boxes import Box, Boxes
 from diffpnp_pose.cli.options import PredictConfig
 from diffpnp_pose.cli.outputs import made
@@ -46,11 +46,7 @@ def write_video(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
                 ready = predictor.prepare(frame, camera, where)
                 part = predictor.find([ready], [f"{done:06d}"])
                 tables.add(part)
-                shown = (
-                    frame
-                    if camera is None
-                    else undistorted(frame, camera.at((frame.shape[2], frame.shape[1]), options.video))
-                )
+                shown = ready.photo
                 shown = over(predictor, shown, part.R[0], part.t[0], part.K[0]) if part.valid[0] else shown
                 writer = writer or _writer(cv2, out / "overlay.mp4", rate, shown)
                 writer.write(cv2.cvtColor(shown.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR))

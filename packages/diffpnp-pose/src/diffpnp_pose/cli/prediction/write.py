@@ -33,7 +33,7 @@ BOP_HEADER = ("scene_id", "im_id", "obj_id", "score", "R", "t", "time")
 
 
 class PoseTables:
-    """`predictions.csv` and `bop.csv` of a folder, written as poses come and complete once closed.
+    """`predictions.csv` and `bop.csv` of a folder, kept as poses come and written at the end.
 
     The first has a row an image: the rotation vector in radians, the translation in metres, the residual of the
     keypoints in pixels; the numbers of an image without a valid pose are empty. The second is BOP's: rotation row by
