@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from robustvision_core.data import ImageSet
 from robustvision_core.errors import DataError, UserError
-from robustvision_core.run.files import atomic_write
+from robustvision_core.run.files import atomic_write, write_csv
 from torch import Tensor
 
 from fdiv_noisy.cli.data import clean_images
@@ -69,10 +68,8 @@ def _write(config: IssuesConfig, path: str, samples: ImageSet, rows: Tensor, nam
 
 
 def _write_table(path: pathlib.Path, samples: ImageSet, rows: Tensor, names: list[str]) -> str:
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["file", "label"])
-        table.writerows([names[row], samples.classes[int(samples.labels[row])]] for row in rows.tolist())
+    listed = [(names[row], samples.classes[int(samples.labels[row])]) for row in rows.tolist()]
+    write_csv(path, [("file", "label"), *listed])
     return "a table of files and labels"
 
 

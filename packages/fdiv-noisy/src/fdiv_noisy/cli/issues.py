@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import pathlib
 import sys
 
@@ -10,6 +9,7 @@ import torch
 from robustvision_core.data import ImageSet, folder_files
 from robustvision_core.errors import DataError, UserError
 from robustvision_core.run import plots
+from robustvision_core.run.files import write_csv
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
@@ -74,23 +74,19 @@ def sample_names(config: IssuesConfig, samples: ImageSet) -> list[str]:
 
 def write_table(path: pathlib.Path, found: LabelIssues, samples: ImageSet, names: list[str]) -> None:
     """One line a sample, the likeliest wrong label first."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["sample", "label", "suggested", "wrong"])
-        for row in found.order().tolist():
-            label, suggested = (samples.classes[int(part[row])] for part in (samples.labels, found.suggested))
-            table.writerow([names[row], label, suggested, f"{float(found.wrong[row]):.6f}"])
+    rows = [
+        [names[row], *_classes(found, samples, row), f"{float(found.wrong[row]):.6f}"] for row in found.order().tolist()
+    ]
+    write_csv(path, [["sample", "label", "suggested", "wrong"], *rows])
+
+
+def _classes(found: LabelIssues, samples: ImageSet, row: int) -> tuple[str, str]:
+    """What a sample is called, and what it should be."""
+    return samples.classes[int(samples.labels[row])], samples.classes[int(found.suggested[row])]
 
 
 def draw(path: pathlib.Path, found: LabelIssues, samples: ImageSet) -> None:
     """The worst labels with what they should be."""
     rows = found.order()[:SHOWN].tolist()
-    drawn, axes = plots.figure(10, 7, nrows=5, ncols=8)
-    for place, axis in enumerate(axes.flat):
-        axis.axis("off")
-        if place < len(rows):
-            image = samples.images[rows[place]].permute(1, 2, 0).cpu().numpy()
-            axis.imshow(image.squeeze(-1) if image.shape[2] == 1 else image, cmap="gray")
-            label, suggested = (samples.classes[int(part[rows[place]])] for part in (samples.labels, found.suggested))
-            axis.set_title(f"{label}\n{suggested}?", fontsize=7)
-    plots.save(drawn, path)
+    titles = ["{}\n{}?".format(*_classes(found, samples, row)) for row in rows]
+    plots.sheet(samples.images[rows], titles, path, columns=8, width=1.25, height=1.4, fontsize=7)

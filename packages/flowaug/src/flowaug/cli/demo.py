@@ -82,7 +82,7 @@ def predicted(new: ImageSet, p: Tensor, path: pathlib.Path) -> str:
         f"{new.classes[label]} {100 * sure:.0f} %\nrotated by {angle:.0f} degrees"
         for label, sure, angle in zip(labels[:SHOWN].tolist(), confidence.tolist(), degrees.tolist(), strict=False)
     ]
-    plots.predictions(new.images[:SHOWN].float() / 255, titles, path)
+    core_plots.sheet(new.images[:SHOWN], titles, path, fontsize=7)
     right = int((labels == new.labels)[:SHOWN].sum())
     return f"predictions for {len(titles)} images not trained on, {right} of them right: {path}"
 

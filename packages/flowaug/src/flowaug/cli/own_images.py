@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import pathlib
 import sys
@@ -16,7 +15,7 @@ from robustvision_core.data import ImageSet
 from robustvision_core.errors import CheckpointError, DataError, UserError
 from robustvision_core.predict import Preprocessing
 from robustvision_core.predict.write import find_images
-from robustvision_core.run.files import atomic_write
+from robustvision_core.run.files import atomic_write, write_csv
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor
 
@@ -100,10 +99,5 @@ def write_image(path: pathlib.Path, image: Tensor) -> None:
 
 def write_table(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A CSV file; numbers with seven significant digits."""
-    with (
-        atomic_write(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([f"{value:.7g}" if isinstance(value, float) else value for value in row] for row in rows)
+    written = ([f"{value:.7g}" if isinstance(value, float) else value for value in row] for row in rows)
+    write_csv(path, [header, *written])

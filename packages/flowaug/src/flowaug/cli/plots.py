@@ -57,33 +57,14 @@ def draw_learned(
         rotations(images, math.pi * w[..., names.index("rot")], path_of("rotations"))
 
 
-def _show(axes: Any, image: Tensor) -> None:
-    shown = image.detach().cpu().clamp(0, 1).numpy()
-    axes.imshow(shown[0] if len(shown) == 1 else shown.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
-    axes.set_axis_off()
-
-
 def views(images: Tensor, augmented: Tensor, path: str | os.PathLike[str]) -> None:
     """Images (B, C, H, W), each in a row with its views (B, S, C, H, W)."""
     rows, columns = augmented.shape[0], augmented.shape[1] + 1
     drawn, panels = plots.figure(columns * 0.9, rows * 0.9 + 0.3, nrows=rows, ncols=columns, squeeze=False)
     for line, image, others in zip(panels, images, augmented, strict=True):
         for axes, shown in zip(line, [image, *others], strict=True):
-            _show(axes, shown)
+            plots.show(axes, shown)
     drawn.suptitle("image, and views by its own distribution", fontsize=9)
-    plots.save(drawn, path)
-
-
-def predictions(images: Tensor, titles: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Images (B, C, H, W), each under what was predicted of it."""
-    columns = min(6, len(images))
-    rows = -(-len(images) // columns)
-    drawn, panels = plots.figure(1.5 * columns, 1.75 * rows, nrows=rows, ncols=columns, squeeze=False)
-    for axes in panels.flat:
-        axes.set_axis_off()
-    for axes, image, title in zip(panels.flat, images, titles, strict=False):
-        _show(axes, image)
-        axes.set_title(title, fontsize=7)
     plots.save(drawn, path)
 
 
@@ -96,7 +77,7 @@ def rotations(images: Tensor, angles: Tensor, path: str | os.PathLike[str], bins
     drawn.clear()
     edges = torch.linspace(-math.pi, math.pi, bins + 1)
     for place, (image, sampled) in enumerate(zip(images, angles, strict=True)):
-        _show(drawn.add_subplot(2, count, place + 1), image)
+        plots.show(drawn.add_subplot(2, count, place + 1), image)
         axes = drawn.add_subplot(2, count, count + place + 1, projection="polar")
         assert isinstance(axes, PolarAxes)
         heights = torch.histogram(sampled.detach().cpu().float(), edges).hist / sampled.numel()
@@ -121,8 +102,8 @@ def prototypes(data: ImageSet, before: Tensor, after: Tensor, path: str | os.Pat
             for axes in half:
                 axes.set_axis_off()
             for axes, image in zip(half[:each], images, strict=False):
-                _show(axes, image)
-            _show(half[each], images.mean(0))
+                plots.show(axes, image)
+            plots.show(half[each], images.mean(0))
     drawn.suptitle("before | mean | after | mean", fontsize=9)
     plots.save(drawn, path)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import pathlib
 
-from robustvision_core.run.files import atomic_write
+from robustvision_core.run.files import write_csv
 
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
 from pseudolabel_da.cli.data import AdaptationData
@@ -21,9 +20,9 @@ def write_labels(pool: PseudoLabelPool, data: AdaptationData, folder: pathlib.Pa
     """
     path, rows = folder / "pseudo_labels.csv", pool.rows()
     columns = (x[rows].tolist() for x in (pool.labels, pool.confidence, pool.given))
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(HEADER)
-        for row, label, confidence, period in zip(rows.tolist(), *columns, strict=True):
-            table.writerow([data.file(row), data.classes[label], f"{confidence:.6f}", period])
+    listed = [
+        (data.file(row), data.classes[label], f"{confidence:.6f}", period)
+        for row, label, confidence, period in zip(rows.tolist(), *columns, strict=True)
+    ]
+    write_csv(path, [HEADER, *listed])
     return path

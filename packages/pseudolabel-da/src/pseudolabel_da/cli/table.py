@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import pathlib
 import statistics
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from robustvision_core.errors import UserError
-from robustvision_core.run.files import atomic_write
+from robustvision_core.run.files import write_csv
 
 from pseudolabel_da.algorithm.settings import ALONE
 from pseudolabel_da.cli.data import load_pair
@@ -99,10 +98,7 @@ def result(config: TableConfig, row: Row) -> dict[str, Any]:
 def write(config: TableConfig, figures: Sequence[dict[str, Any]]) -> pathlib.Path:
     """Write `table2.csv`, and print it in columns."""
     path = pathlib.Path(config.out) / "table2.csv"
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        made = csv.DictWriter(file, list(figures[0]))
-        made.writeheader()
-        made.writerows(figures)
+    write_csv(path, [list(figures[0]), *(row.values() for row in figures)])
     lines = [f"test accuracy, %, mean of {config.seeds} seed{'s' * (config.seeds > 1)}"]
     lines.append(f"{'':<34}{'target':>8}{'source':>8}")
     lines += [f"{row['row']:<34}{row['target']:>8.2f}{row['source']:>8.2f}" for row in figures]

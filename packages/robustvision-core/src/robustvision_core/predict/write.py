@@ -8,8 +8,8 @@ import glob
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TextIO, TypeVar
 
 from robustvision_core.data.reading.decode import IMAGE_SUFFIXES
 from robustvision_core.errors import DataError
@@ -19,6 +19,23 @@ from robustvision_core.run import plots
 from robustvision_core.run.files import atomic_write
 
 SHEET = 24  # images in the picture
+
+
+class Part(Protocol):
+    """What was found in a batch of images."""
+
+    @property
+    def files(self) -> Sequence[Any]:
+        """Path of each."""
+        ...
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Files that could not be read, and why."""
+        ...
+
+
+P = TypeVar("P", bound=Part)
 
 
 def find_images(spec: str) -> list[pathlib.Path]:
@@ -57,7 +74,8 @@ def write_predictions(predictor: Predictor, options: PredictOptions, *, quiet: b
     sheet: list[tuple[pathlib.Path, str, float]] = []
     done = broken = 0
     with _table(out / "predictions.csv") as table:
-        for part in _progress(predictor.stream(files, options.batch_size, strict=options.strict), len(files), options):
+        parts = predictor.stream(files, options.batch_size, strict=options.strict)
+        for part in with_progress(parts, len(files), options):
             _write_rows(table, part, header=done == 0 and bool(len(part.files)))
             for place, (file, name, confidence) in enumerate(_rows(part), done + broken):
                 if place in shown:
@@ -106,7 +124,8 @@ def _write_rows(table: TextIO, part: Predictions, *, header: bool) -> None:
         writer.writerow([os.fspath(file), name, f"{confidence:.4f}", *(column[number] for column in columns)])
 
 
-def _progress(parts: Iterator[Predictions], total: int, options: PredictOptions) -> Iterator[Predictions]:
+def with_progress(parts: Iterator[P], total: int, options: PredictOptions) -> Iterator[P]:
+    """The parts, each with `files` and `broken`, and a bar on a terminal."""
     from tqdm import tqdm
 
     shown = options.progress and sys.stderr.isatty()
@@ -117,13 +136,5 @@ def _progress(parts: Iterator[Predictions], total: int, options: PredictOptions)
 
 
 def _draw(sheet: list[tuple[pathlib.Path, str, float]], predictor: Predictor, path: pathlib.Path) -> None:
-    columns = min(6, len(sheet))
-    rows = -(-len(sheet) // columns)
-    drawn, axes = plots.figure(1.5 * columns, 1.75 * rows, nrows=rows, ncols=columns, squeeze=False)
-    for place in axes.flat:
-        place.set_axis_off()
-    for place, (file, name, confidence) in zip(axes.flat, sheet, strict=False):
-        image = predictor.preprocessing.read(file).permute(1, 2, 0).numpy()
-        place.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        place.set_title(f"{name} {100 * confidence:.0f} %", fontsize=8)
-    plots.save(drawn, path)
+    images = (predictor.preprocessing.read(file) for file, _, _ in sheet)
+    plots.sheet(images, [f"{name} {100 * confidence:.0f} %" for _, name, confidence in sheet], path)

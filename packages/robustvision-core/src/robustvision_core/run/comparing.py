@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from robustvision_core.config import RUN_FIELDS, flatten, parse_json
 from robustvision_core.errors import CheckpointError, UserError
 from robustvision_core.run import plots
 from robustvision_core.run.comparison import CompareOptions
-from robustvision_core.run.files import atomic_write
+from robustvision_core.run.files import write_csv
 from robustvision_core.run.folder import read_metrics
 from robustvision_core.run.loggers import scalars
 
@@ -50,8 +49,7 @@ def compare(config: CompareOptions) -> pathlib.Path:
     rows = table_of(runs)
     sys.stdout.write(_printed(rows))
     out = pathlib.Path(config.out)
-    with atomic_write(out / "compare.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+    write_csv(out / "compare.csv", rows)
     drawn = draw(runs, out / "compare.png")
     sys.stdout.write(f"{out / 'compare.csv'}{f', {drawn}' if drawn else ''}\n")
     return out
@@ -97,20 +95,15 @@ def draw(runs: Sequence[Finished], path: pathlib.Path) -> pathlib.Path | None:
     names = [name for name in names if any(sum(name in values for _, values in run) > 1 for run in curves)][:PANELS]
     if not names:
         return None
-    columns = min(3, len(names))
-    drawn, axes = plots.figure(
-        4.2 * columns, 3.2 * -(-len(names) // columns), ncols=columns, nrows=-(-len(names) // columns), squeeze=False
-    )
-    for place in axes.flat[len(names) :]:
-        place.set_axis_off()
-    for place, name in zip(axes.flat, names, strict=False):
+    drawn, places = plots.panels(len(names), 3, 4.2, 3.2)
+    for place, name in zip(places, names, strict=True):
         for run, curve in zip(runs, curves, strict=True):
             points = [(epoch, values[name]) for epoch, values in curve if name in values]
             if points:
                 place.plot(*zip(*points, strict=True), marker=".", label=run.name)
         place.set(xlabel="epoch", title=name)
         place.grid(alpha=0.3)
-    axes.flat[0].legend(fontsize=8)
+    places[0].legend(fontsize=8)
     plots.save(drawn, path)
     return path
 

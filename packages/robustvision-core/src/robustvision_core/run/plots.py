@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from robustvision_core.run.files import atomic_write
@@ -27,6 +27,42 @@ def save(drawn: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG, whole or not at all."""
     with atomic_write(path) as temporary:
         drawn.savefig(temporary, format="png", dpi=150)
+
+
+def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """A figure with `count` panels, up to `columns` in a row, each of so many inches; places left over are empty."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    drawn, axes = figure(width * columns, height * rows, nrows=rows, ncols=columns, squeeze=False)
+    for place in axes.flat[count:]:
+        place.set_axis_off()
+    return drawn, list(axes.flat[:count])
+
+
+def show(axes: Any, image: Tensor) -> None:
+    """Draw an image (1 or 3, H, W), bytes or in [0, 1], without ticks."""
+    most = 255 if image.dtype.itemsize == 1 else 1
+    shown = image.detach().cpu().clamp(0, most).numpy()
+    axes.imshow(shown[0] if len(shown) == 1 else shown.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=most)
+    axes.set_axis_off()
+
+
+def sheet(
+    images: Iterable[Tensor],
+    titles: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    columns: int = 6,
+    width: float = 1.5,
+    height: float = 1.75,
+    fontsize: int = 8,
+) -> None:
+    """Draw images as of `show`, each under its title."""
+    drawn, places = panels(len(titles), columns, width, height)
+    for place, image, title in zip(places, images, titles, strict=True):
+        show(place, image)
+        place.set_title(title, fontsize=fontsize)
+    save(drawn, path)
 
 
 def curves(

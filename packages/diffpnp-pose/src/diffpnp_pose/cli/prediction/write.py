@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from robustvision_core.data import overlay, render_mesh
 from robustvision_core.errors import DataError
-from robustvision_core.predict.write import find_images
+from robustvision_core.predict.write import find_images, with_progress
 from robustvision_core.run import plots
-from robustvision_core.run.files import atomic_write
+from robustvision_core.run.files import write_csv
 from torch import Tensor
-from tqdm import tqdm
 
 from diffpnp_pose.cli.camera import read_camera
 from diffpnp_pose.cli.crops.boxes import Boxes
@@ -67,10 +64,7 @@ class PoseTables:
     def write(self) -> None:
         """Both files, whole or not at all."""
         for name, header, rows in (("predictions.csv", HEADER, self._rows), ("bop.csv", BOP_HEADER, self._bop)):
-            path = self._folder / name
-            # surrogateescape: a file name need not be UTF-8
-            with atomic_write(path) as temporary, open(temporary, "w", newline="", errors="surrogateescape") as table:
-                csv.writer(table).writerows([header, *rows])
+            write_csv(self._folder / name, [header, *rows])
 
 
 def numbers_of(file: Any, count: int) -> tuple[int, int]:
@@ -94,9 +88,8 @@ def write_poses(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
     shown = files[:: -(-len(files) // SHEET)]
     tables, sheet, done, broken, unsure = PoseTables(out, options.object), [], 0, 0, 0
     try:
-        for part in _progress(
-            predictor.stream(files, camera, boxes, options.batch_size, strict=options.strict), files, options
-        ):
+        parts = predictor.stream(files, camera, boxes, options.batch_size, strict=options.strict)
+        for part in with_progress(parts, len(files), options):
             tables.add(part)
             sheet += [
                 (predictor.prepare(file, camera, boxes and boxes.of(str(file))), part, k)
@@ -122,28 +115,16 @@ def write_poses(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
     return out
 
 
-def _progress(parts: Iterator[PosePredictions], files: list[Any], options: PredictConfig) -> Iterator[PosePredictions]:
-    hidden = not (options.progress and sys.stderr.isatty())
-    with tqdm(total=len(files), desc="predicting", unit="image", disable=hidden) as bar:
-        for part in parts:
-            yield part
-            bar.update(len(part.files) + len(part.broken))
-
-
 def draw_sheet(
     predictor: PosePredictor, sheet: list[tuple[Prepared, PosePredictions, int]], path: pathlib.Path
 ) -> None:
     """Images as the network sees them, with the object over them at its pose, the item at a place of its batch."""
-    columns = min(4, len(sheet))
-    rows = -(-len(sheet) // columns)
-    drawn, axes = plots.figure(2.4 * columns, 2.4 * rows, nrows=rows, ncols=columns, squeeze=False)
-    for place in axes.flat:
-        place.set_axis_off()
-    for place, (ready, part, k) in zip(axes.flat, sheet, strict=False):
-        image = over(predictor, ready.image, part.R[k], part.t[k], ready.K) if part.valid[k] else ready.image
-        place.imshow(image.permute(1, 2, 0).numpy())
-        place.set_title(f"certainty {part.score[k]:.2f}" if part.valid[k] else "no pose", fontsize=8)
-    plots.save(drawn, path)
+    images = (
+        over(predictor, ready.image, part.R[k], part.t[k], ready.K) if part.valid[k] else ready.image
+        for ready, part, k in sheet
+    )
+    titles = [f"certainty {part.score[k]:.2f}" if part.valid[k] else "no pose" for _, part, k in sheet]
+    plots.sheet(images, titles, path, columns=4, width=2.4, height=2.4)
 
 
 def over(predictor: PosePredictor, image: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:

@@ -97,16 +97,9 @@ class IndexedBatches(ABC, Generic[B]):
         """Batches an epoch."""
         return len(self.order)
 
+    @abstractmethod
     def epoch(self, epoch: int, start: int = 0) -> Iterator[B]:
         """The batches of one epoch from number `start` on."""
-        order = self.order.samples(epoch).to(self.mean.device)
-        for number in range(start, len(self)):
-            whole, part = self.order.cut(number)
-            yield self._batch(order[whole], part, epoch, number)
-
-    @abstractmethod
-    def _batch(self, rows: Tensor, part: slice, epoch: int, number: int) -> B:
-        """This process's `part` of the global batch of the samples `rows` (G,) int64."""
 
     def _prepared(self, images: Callable[[slice], Tensor], part: slice, *names: int) -> Tensor:
         """A part of the images of a batch, augmented and normalised.
@@ -122,6 +115,21 @@ class IndexedBatches(ABC, Generic[B]):
         self._generator.manual_seed(derive_seed(self.order.seed, "augment", *names))
         augmented = self.augment(images(slice(None)).float().div_(255), self._generator)[part]
         return normalise(augmented, self.mean, self.std, scale=1)
+
+
+class MemoryBatches(IndexedBatches[B]):
+    """Batches of a set in memory, each made when it is asked for; arguments as of `IndexedBatches`."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[B]:
+        """The batches of one epoch from number `start` on."""
+        order = self.order.samples(epoch).to(self.mean.device)
+        for number in range(start, len(self)):
+            whole, part = self.order.cut(number)
+            yield self._batch(order[whole], part, epoch, number)
+
+    @abstractmethod
+    def _batch(self, rows: Tensor, part: slice, epoch: int, number: int) -> B:
+        """This process's `part` of the global batch of the samples `rows` (G,) int64."""
 
 
 class BatchOrder:

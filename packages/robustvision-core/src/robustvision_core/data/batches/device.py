@@ -7,7 +7,7 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from robustvision_core.data.batches.base import BatchOptions, IndexedBatches
+from robustvision_core.data.batches.base import BatchOptions, MemoryBatches
 from robustvision_core.data.image_set import ImageSet
 
 
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple.index, of no use here
 
 
-class DeviceBatches(IndexedBatches[Batch]):
+class DeviceBatches(MemoryBatches[Batch]):
     """Batches of a set that lives on the device whole, as uint8, and is batched there by index.
 
     A set whose pixels are in a file stays there, and its batches go to the device one by one.

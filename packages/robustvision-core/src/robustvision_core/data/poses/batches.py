@@ -7,7 +7,7 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from robustvision_core.data.batches.base import BatchOptions, IndexedBatches
+from robustvision_core.data.batches.base import BatchOptions, MemoryBatches
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.poses.pose_set import PoseSet
 
@@ -36,7 +36,7 @@ class PoseBatch(NamedTuple):
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple.index, of no use here
 
 
-class PoseBatches(IndexedBatches[PoseBatch]):
+class PoseBatches(MemoryBatches[PoseBatch]):
     """Batches of a pose set that lives on the device whole.
 
     Args:
