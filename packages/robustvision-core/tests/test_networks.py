@@ -7,7 +7,8 @@ import pathlib
 import pytest
 import torch
 from robustvision_core.errors import CheckpointError, UserError
-from robustvision_core.networks.external import build_external, is_external, read_weights
+from robustvision_core.networks.external import build_external, read_weights
+from robustvision_core.networks.names import is_external
 
 NAMES = ["torchvision:resnet18", "torchvision:mobilenet_v3_small", "timm:resnet10t", "timm:mobilenetv3_small_050"]
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from robustvision_core.data import DeviceBatches, FileBatches, ImageFiles, channel_stats
 from robustvision_core.errors import UserError
-from robustvision_core.networks.external import build_external, is_external
+from robustvision_core.networks.external import build_external
+from robustvision_core.networks.names import is_external
 from robustvision_core.run.folder import load_part
 from robustvision_core.run.metrics import accuracy, confusion_matrix, predict, recalls
 from robustvision_core.run.runtime import Runtime

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.networks.names import check_network
 from robustvision_core.run.options import Checks, RunOptions
 
 from fdiv_noisy.cli.names import CORRECTABLE, LOSSES, NETWORKS
@@ -98,10 +99,7 @@ class TrainConfig(RunOptions):
         super().__post_init__()
         if self.loss not in LOSSES:
             raise unknown_name("loss", self.loss, LOSSES)
-        if self.network not in NETWORKS and self.network.partition(":")[0] not in ("timm", "torchvision"):
-            raise unknown_name("network", self.network, NETWORKS)
-        if self.weights and self.network in NETWORKS:
-            raise UserError(f"--weights is for networks of timm and torchvision; {self.network} starts from --init")
+        check_network(self.network, NETWORKS, self.weights, "starts from --init")
         if self.correction != "none" and self.loss not in CORRECTABLE:
             raise UserError(f"{self.loss} takes no --correction: use it with one of {', '.join(CORRECTABLE)}")
         self.at_least(1, "epochs", "batch_size", "image_size")

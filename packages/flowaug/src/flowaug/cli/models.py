@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from robustvision_core.data import ImageSet, channel_stats
 from robustvision_core.errors import UserError
-from robustvision_core.networks.external import build_external, is_external
+from robustvision_core.networks.external import build_external
+from robustvision_core.networks.names import is_external
 from robustvision_core.run.options import EvaluateOptions
 from robustvision_core.run.runtime import Runtime
 from torch import nn

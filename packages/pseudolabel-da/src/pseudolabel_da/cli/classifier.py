@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robustvision_core.errors import UserError
-from robustvision_core.networks.external import build_external, is_external
+from robustvision_core.networks.external import build_external
+from robustvision_core.networks.names import is_external
 from torch import nn
 
 from pseudolabel_da.cli.recipes import TrainConfig

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from robustvision_core.config import former_names, leaf_types
-from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.errors import UserError
+from robustvision_core.networks.names import check_network, is_external
 from robustvision_core.run.options import Checks, RunOptions
 
 from pseudolabel_da.algorithm.presets import PRESETS
@@ -24,7 +25,6 @@ from pseudolabel_da.algorithm.settings import (
 )
 
 NETWORKS = ("cnn", "resnet18")
-LIBRARIES = ("timm", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,8 @@ class TrainConfig(RunOptions):
             raise UserError(str(error)) from error
 
     def _check_network(self) -> None:
-        own = self.network in NETWORKS
-        if not own and self.network.partition(":")[0] not in LIBRARIES:
-            raise unknown_name("network", self.network, [*NETWORKS, *(f"{library}:NAME" for library in LIBRARIES)])
-        if self.weights and own:
-            raise UserError(f"--weights is for networks of timm and torchvision; {self.network} starts from --init")
-        if self.standardise and not own:
+        check_network(self.network, NETWORKS, self.weights, "starts from --init")
+        if self.standardise and is_external(self.network):
             raise UserError(f"--standardise is for cnn and resnet18; {self.network} has its own normalisation")
 
     @property

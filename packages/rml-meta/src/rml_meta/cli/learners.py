@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from robustvision_core.data import ImageSet, channel_stats
 from robustvision_core.errors import UserError
-from robustvision_core.networks.external import External, build_external, is_external
+from robustvision_core.networks.external import External, build_external, statistics_of
+from robustvision_core.networks.names import is_external
 from torch import Tensor
 
 from rml_meta.cli.recipes import TrainConfig
@@ -52,16 +53,12 @@ class Extractor(Backbone):
         return self.body(images.expand(-1, 3, -1, -1) if self.repeat else images).flatten(1)
 
 
-@functools.lru_cache
-def own_statistics(network: str, channels: int, image_size: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,) that the published weights of a network of another library go with."""
-    made = build_external(network, channels, image_size, IMAGENET_CLASSES)
-    return torch.tensor(made.mean), torch.tensor(made.std)
-
-
 def statistics(config: TrainConfig, base: ImageSet) -> tuple[Tensor, Tensor]:
     """How images are normalised: as the base classes are, or as the `weights` were trained with."""
-    return own_statistics(config.network, base.shape[0], config.image.size) if config.weights else channel_stats(base)
+    if not config.weights:
+        return channel_stats(base)
+    mean, std = statistics_of(config.network, base.shape[0])
+    return torch.tensor(mean), torch.tensor(std)
 
 
 def build(config: TrainConfig, channels: int, classes: int) -> FewShotMethod:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from robustvision_core.config import from_plain, plain
 from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.networks.names import check_network, is_external
 from robustvision_core.run.options import RunOptions
 
 METHODS = ("rml", "maml", "reptile", "metalstm", "matchingnet", "protonet", "relationnet", "baseline", "baseline++")
@@ -21,8 +22,7 @@ HEADED = ("rml", "maml", "reptile", "metalstm")
 """Methods whose network ends in one output a class of a task."""
 
 NETWORKS = ("conv4", "conv4_strided", "conv6", "resnet10", "resnet12", "resnet18")
-LIBRARIES = ("timm", "torchvision")
-"""What `--network` takes, beside LIBRARY:NAME."""
+"""What `--network` takes, beside timm:NAME and torchvision:NAME."""
 
 Backend = Literal["loop", "grouped", "vmap", "higher", "recompute", "compiled", "auto"]
 
@@ -264,12 +264,8 @@ class TrainConfig(RunOptions):
             raise UserError(f"{self.method} cannot change its number of classes: leave --train-ways away")
 
     def _check_network(self) -> None:
-        library = self.network.partition(":")[0] if ":" in self.network else ""
-        if self.network not in NETWORKS and library not in LIBRARIES:
-            raise unknown_name("network", self.network, (*NETWORKS, "timm:NAME", "torchvision:NAME"))
-        if self.weights and not library:
-            raise UserError(f"--weights is for networks of timm and torchvision; {self.network} starts at random")
-        if library and self.method == "relationnet":
+        check_network(self.network, NETWORKS, self.weights)
+        if is_external(self.network) and self.method == "relationnet":
             raise UserError(f"relationnet compares feature maps: choose --network of {', '.join(NETWORKS)}")
 
     @property

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from robustvision_core.errors import CheckpointError, UserError, unknown_name
 
-LIBRARIES = ("timm", "torchvision")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WRAPPERS = ("module.", "model.", "encoder_q.")  # what training programs put before the names of a network's weights
 
@@ -61,11 +60,6 @@ class External:
     said: str
 
 
-def is_external(name: str) -> bool:
-    """Whether a network's name is of another library, as `timm:resnet18`."""
-    return name.partition(":")[0] in LIBRARIES and ":" in name
-
-
 def build_external(name: str, channels: int, image_size: int, num_classes: int, weights: str = "") -> External:
     """The network `timm:NAME` or `torchvision:NAME` for images (B, channels, image_size, image_size).
 
@@ -82,34 +76,51 @@ def build_external(name: str, channels: int, image_size: int, num_classes: int, 
         CheckpointError: The file is no file of weights, or is of another network.
     """
     library, _, model = name.partition(":")
-    whole, mean, std = (_timm if library == "timm" else _torchvision)(model, num_classes)
+    whole = (_timm if library == "timm" else _torchvision)(model, num_classes)
     said = _load(whole, weights, name) if weights else ""
     network = _split(whole, num_classes, name, repeat=channels == 1)
     _try(network, channels, image_size, name)
-    if channels == 1:
-        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-    return External(network, tuple(mean), tuple(std), said)
+    return External(network, *statistics_of(name, channels), said)
 
 
-def _timm(model: str, num_classes: int) -> tuple[nn.Module, Any, Any]:
+def statistics_of(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, on the scale 0..1, that the published weights of a network go with.
+
+    Args:
+        name: As of `build_external`.
+        channels: 1 or 3.
+
+    Raises:
+        UserError: As `build_external`, of the name.
+    """
+    library, _, model = name.partition(":")
+    own = _known_to_timm(model).get_pretrained_cfg(model) if library == "timm" else None
+    mean, std = (getattr(own, key, None) or usual for key, usual in zip(("mean", "std"), IMAGENET, strict=True))
+    return ((sum(mean) / 3,), (sum(std) / 3,)) if channels == 1 else (tuple(mean), tuple(std))
+
+
+def _known_to_timm(model: str) -> Any:
+    """The library, which has such a network."""
     try:
         import timm  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UserError('networks of timm need an extra: pip install "robustvision-core[timm]"') from error
     if not timm.is_model(model):
         raise unknown_name("network of timm", model, timm.list_models())
-    whole = timm.create_model(model, pretrained=False, num_classes=num_classes)
-    own: Any = whole.pretrained_cfg
-    return whole, own.get("mean") or IMAGENET[0], own.get("std") or IMAGENET[1]
+    return timm
 
 
-def _torchvision(model: str, num_classes: int) -> tuple[nn.Module, Any, Any]:
+def _timm(model: str, num_classes: int) -> nn.Module:
+    return _known_to_timm(model).create_model(model, pretrained=False, num_classes=num_classes)
+
+
+def _torchvision(model: str, num_classes: int) -> nn.Module:
     from torchvision import models
 
     known = models.list_models(module=models)
     if model not in known:
         raise unknown_name("network of torchvision", model, known)
-    return models.get_model(model, weights=None, num_classes=num_classes), *IMAGENET
+    return models.get_model(model, weights=None, num_classes=num_classes)
 
 
 def _load(whole: nn.Module, path: str, name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from robustvision_core.errors import UserError, unknown_name
+from robustvision_core.networks.names import check_network
 from robustvision_core.run.options import RunOptions
 
 from flowaug.cli.recipes.groups import (
@@ -27,9 +28,6 @@ FIXED = ("randaugment", "trivialaugment", "none")
 
 NETWORKS = ("fixup_resnet8", "layer13", "lenet", "mlp", "preact_resnet18", "simple_conv", "simple_conv8")
 """What `--network` takes: the names of `flowaug.networks.NETWORKS`, here without its import of torch."""
-
-LIBRARIES = ("timm", "torchvision")
-"""Whose networks `--network` takes too, as `timm:resnet18`."""
 
 GROUPS = {
     "images": ("degrees", "modes", "rho", "train_size", "val_size"),
@@ -96,10 +94,7 @@ class TrainConfig(RunOptions):
         super().__post_init__()
         if self.augmenter not in AUGMENTERS:
             raise unknown_name("augmenter", self.augmenter, AUGMENTERS)
-        if self.network not in NETWORKS and self.network.partition(":")[0] not in LIBRARIES:
-            raise unknown_name("network", self.network, (*NETWORKS, *(f"{name}:NAME" for name in LIBRARIES)))
-        if self.weights and self.network in NETWORKS:
-            raise UserError(f"--weights is for networks of timm and torchvision, not for {self.network}")
+        check_network(self.network, NETWORKS, self.weights)
         if self.augmenter == "instaaug-lrp" and self.space.kind != "crop":
             raise UserError("instaaug-lrp chooses among crops: add --space crop")
         self.at_least(1, "epochs", "batch_size")

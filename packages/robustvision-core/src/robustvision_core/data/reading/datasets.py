@@ -12,16 +12,15 @@ from torch.utils.data import Dataset, IterableDataset
 
 from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.decode import decode_image
+from robustvision_core.data.storage import MAX_GIB
 from robustvision_core.errors import DataError
 
 IMAGE_KEYS = ("image", "img", "images", "x")
 LABEL_KEYS = ("label", "labels", "fine_label", "target", "y")
 """What datasets that give dicts call the two, tried in this order."""
 
-LARGEST_GIB = 4.0
 
-
-def from_dataset(dataset: Dataset[Any], name: str = "", max_gib: float = LARGEST_GIB) -> ImageSet:
+def from_dataset(dataset: Dataset[Any], name: str = "", max_gib: float = MAX_GIB) -> ImageSet:
     """A map-style dataset as an image set in memory.
 
     Images are those that the dataset gives when it is read, once: leave out its augmentation and normalisation.

@@ -17,6 +17,10 @@ SPLIT_NAMES = {
 """What others call our splits."""
 
 
+SPLIT_COLUMNS = ("split", "subset", "partition")
+"""What others call the column that says the split."""
+
+
 def split_called(name: str) -> str:
     """Our name of a split."""
     low = name.strip().lower()

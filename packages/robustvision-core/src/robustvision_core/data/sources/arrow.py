@@ -10,18 +10,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.image_files import ImageFiles
-from robustvision_core.data.reading.named_labels import check_split, choose_classes, numbered, split_called
+from robustvision_core.data.reading.named_labels import (
+    SPLIT_COLUMNS,
+    check_split,
+    choose_classes,
+    numbered,
+    split_called,
+)
 from robustvision_core.data.registry.query import Query
-from robustvision_core.data.sources.folder import decode_files
+from robustvision_core.data.sources.folder import decoding
 from robustvision_core.data.sources.parts import part_files
 from robustvision_core.errors import DataError, UserError
 
 IMAGES = ("image", "img", "images", "picture", "photo", "pixel_values", "file", "file_name", "path", "image_path")
 LABELS = ("label", "labels", "fine_label", "class", "class_name", "category", "target", "y")
-SPLITS = ("split", "subset", "partition")
-"""How others name the three columns."""
+"""How others name the two columns."""
 
 GROUPS = 4  # row groups of Parquet files that are kept in memory
 LOCK = threading.Lock()
@@ -103,20 +107,6 @@ class ArrowImages(Sequence[ArrowImage]):
         return ArrowImage(self.blocks[block], self.column, row)
 
 
-def load_parquet(
-    query: Query, image_size: int = 64, grey: bool = False, max_gib: float | None = None, own_classes: bool = False
-) -> ImageSet:
-    """The images of Parquet files, decoded; options and errors as of `load_folder`, files as of `list_parquet`."""
-    return decode_files(list_parquet(query, own_classes), image_size, grey, max_gib)
-
-
-def load_hf(
-    query: Query, image_size: int = 64, grey: bool = False, max_gib: float | None = None, own_classes: bool = False
-) -> ImageSet:
-    """A set that `datasets` saved, decoded; options and errors as of `load_folder`, the folder as of `list_hf`."""
-    return decode_files(list_hf(query, own_classes), image_size, grey, max_gib)
-
-
 def list_parquet(query: Query, own_classes: bool = False) -> ImageFiles:
     """The images of Parquet files.
 
@@ -141,6 +131,9 @@ def list_parquet(query: Query, own_classes: bool = False) -> ImageFiles:
     return _listed(query, parts, blocks, own_classes)
 
 
+load_parquet = decoding(list_parquet)
+
+
 def list_hf(query: Query, own_classes: bool = False) -> ImageFiles:
     """The images of a folder that `save_to_disk` of a Hugging Face `Dataset` or `DatasetDict` wrote.
 
@@ -161,6 +154,9 @@ def list_hf(query: Query, own_classes: bool = False) -> ImageFiles:
         return table.schema, [Block(path, -1, 0, table.num_rows, stamp)]
 
     return _listed(query, parts, blocks, own_classes)
+
+
+load_hf = decoding(list_hf)
 
 
 def _listed(
@@ -215,7 +211,7 @@ def _columns(path: pathlib.Path, schema: Any) -> tuple[str, str, str | None]:
     kind = schema.field(image).type
     if not any(word in str(kind) for word in ("binary", "string", "bytes")) or str(kind).startswith("list"):
         raise DataError(f"{path}: column {image} holds {kind}: expected files' bytes, {{bytes, path}} or paths")
-    return image, label, next((names[name] for name in SPLITS if name in names), None)
+    return image, label, next((names[name] for name in SPLIT_COLUMNS if name in names), None)
 
 
 def _names(schema: Any, label: str) -> tuple[str, ...] | None:

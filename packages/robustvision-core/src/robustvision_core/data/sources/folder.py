@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from robustvision_core.data import storage
 from robustvision_core.data.image_set import ImageSet
@@ -31,6 +32,20 @@ def load_folder(query: Query, image_size: int = 64, grey: bool = False, max_gib:
         DataError: The folder is missing or empty, a file is no image, or the disk has no room.
     """
     return decode_files(list_folder(query), image_size, grey, max_gib)
+
+
+def decoding(listed: Callable[..., ImageFiles]) -> Callable[..., ImageSet]:
+    """From `listed(query, own_classes)` to what loads those images; options and errors as of `load_folder`.
+
+    With `own_classes` only the classes of the split are numbered, as few-shot sets are split.
+    """
+
+    def load(
+        query: Query, image_size: int = 64, grey: bool = False, max_gib: float | None = None, own_classes: bool = False
+    ) -> ImageSet:
+        return decode_files(listed(query, own_classes), image_size, grey, max_gib)
+
+    return load
 
 
 def decode_files(files: ImageFiles, image_size: int, grey: bool = False, max_gib: float | None = None) -> ImageSet:

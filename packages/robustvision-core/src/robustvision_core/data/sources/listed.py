@@ -8,18 +8,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.image_files import ImageFiles
-from robustvision_core.data.reading.named_labels import check_split, choose_classes, numbered, split_called
+from robustvision_core.data.reading.named_labels import (
+    SPLIT_COLUMNS,
+    check_split,
+    choose_classes,
+    numbered,
+    split_called,
+)
 from robustvision_core.data.registry.query import Query
-from robustvision_core.data.sources.folder import decode_files
+from robustvision_core.data.sources.folder import decoding
 from robustvision_core.data.sources.parts import part_files
 from robustvision_core.errors import DataError
 
 FILES = ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "image_name")
 LABELS = ("label", "labels", "class", "class_name", "category", "target")
-SPLITS = ("split", "subset", "partition")
-"""How others name the three columns."""
+"""How others name the two columns."""
 
 
 class Row(NamedTuple):
@@ -43,13 +47,6 @@ class Lines:
         return f"{self.table}, line {self.lines[row]}"
 
 
-def load_csv(
-    query: Query, image_size: int = 64, grey: bool = False, max_gib: float | None = None, own_classes: bool = False
-) -> ImageSet:
-    """The images of a CSV, decoded; options and errors as of `load_folder`, the table as of `list_csv`."""
-    return decode_files(list_csv(query, own_classes), image_size, grey, max_gib)
-
-
 def list_csv(query: Query, own_classes: bool = False) -> ImageFiles:
     """The images that a CSV lists.
 
@@ -70,6 +67,9 @@ def list_csv(query: Query, own_classes: bool = False) -> ImageFiles:
     classes = choose_classes([row.label for row in own], trained, None, own_classes)
     labels = numbered([row.label for row in own], classes, where)
     return ImageFiles(paths, labels, classes, f"{table}/{query.split}", where)
+
+
+load_csv = decoding(list_csv)
 
 
 def _rows_of(place: str, split: str) -> tuple[list[Row], pathlib.Path]:
@@ -104,7 +104,9 @@ def read_table(table: pathlib.Path, split: str) -> Iterator[Row]:
 
 def _columns(table: pathlib.Path, header: Sequence[str]) -> tuple[int, int, int | None]:
     """Places of file, label and split."""
-    found = [next((header.index(name) for name in names if name in header), None) for names in (FILES, LABELS, SPLITS)]
+    found = [
+        next((header.index(name) for name in names if name in header), None) for names in (FILES, LABELS, SPLIT_COLUMNS)
+    ]
     if found[0] is None or found[1] is None:
         lacks = "file" if found[0] is None else "label"
         raise DataError(

@@ -9,12 +9,11 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from robustvision_core.data.image_set import ImageSet
 from robustvision_core.data.reading.decode import IMAGE_SUFFIXES
 from robustvision_core.data.reading.image_files import ImageFiles
 from robustvision_core.data.reading.named_labels import choose_classes, numbered
 from robustvision_core.data.registry.query import Query
-from robustvision_core.data.sources.folder import decode_files
+from robustvision_core.data.sources.folder import decoding
 from robustvision_core.data.sources.parts import files_of, part_files
 from robustvision_core.errors import DataError
 
@@ -44,13 +43,6 @@ class TarImage:
         return f"{self.shard}: {self.name}"
 
 
-def load_webdataset(
-    query: Query, image_size: int = 64, grey: bool = False, max_gib: float | None = None, own_classes: bool = False
-) -> ImageSet:
-    """The images of tar shards, decoded; options and errors as of `load_folder`, shards as of `list_webdataset`."""
-    return decode_files(list_webdataset(query, own_classes), image_size, grey, max_gib)
-
-
 def list_webdataset(query: Query, own_classes: bool = False) -> ImageFiles:
     """The images of tar shards.
 
@@ -73,6 +65,9 @@ def list_webdataset(query: Query, own_classes: bool = False) -> ImageFiles:
         raise DataError(f"{query.place}: {shards[0]} holds no samples: expected an image and .cls under one name")
     number = numbered(labels, classes, lambda row: str(images[row]))
     return ImageFiles(images, number, classes, f"{query.place}/{query.split}")
+
+
+load_webdataset = decoding(list_webdataset)
 
 
 def read_shard(shard: pathlib.Path) -> Iterator[tuple[TarImage, str]]:
