@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import operator
+import pathlib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -130,6 +131,18 @@ def parse_json(text: str | bytes, where: str, error: type[UserError] = Checkpoin
         raise error(f"{where} is no JSON of ours: it is nested too deeply") from None
     except ValueError as cause:
         raise error(f"{where} is no JSON: {cause}; it was cut short or changed") from cause
+
+
+def read_object(path: pathlib.Path, error: type[UserError] = CheckpointError) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: Of the type `error`: it holds something else; see `parse_json`.
+    """
+    held = parse_json(path.read_bytes(), str(path), error)
+    if not isinstance(held, dict):
+        raise error(f"{path} holds a {type(held).__name__}, expected an object")
+    return held
 
 
 def check_same_config(

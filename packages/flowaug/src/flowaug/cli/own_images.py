@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any
 
 import torch
 from robustvision_core.data import ImageSet
-from robustvision_core.errors import CheckpointError, DataError, UserError
+from robustvision_core.errors import CheckpointError, UserError
 from robustvision_core.predict import Preprocessing
+from robustvision_core.predict.preprocessing import read_those_that_can
 from robustvision_core.predict.write import find_images
 from robustvision_core.run.files import atomic_write, write_csv
 from robustvision_core.run.runtime import Runtime
@@ -56,25 +56,11 @@ def read_own(options: AlignConfig | SampleConfig, runtime: Runtime) -> OwnImages
         channels = trained.sets.test.shape[0]
         model = trained.model
         prepared = Preprocessing.of(trained.sets.test.shape, torch.zeros(channels), torch.ones(channels))
-    found, images = _read(find_images(options.images), prepared, options.strict)
+    files = find_images(options.images)
+    kept, images = read_those_that_can(prepared, files, strict=options.strict)
+    found = [files[number] for number in kept]
     data = ImageSet(images, torch.zeros(len(images), dtype=torch.long), ("images",))
     return OwnImages(config, model, data, [os.fspath(file) for file in found], output_names(found))
-
-
-def _read(files: Sequence[pathlib.Path], prepared: Preprocessing, strict: bool) -> tuple[list[pathlib.Path], Tensor]:
-    """The files that can be read, and their images (N, C, size, size) uint8."""
-    kept, images = [], []
-    for file in files:
-        try:
-            images.append(prepared.read(file))
-            kept.append(file)
-        except DataError as error:
-            if strict:
-                raise
-            sys.stderr.write(f"left out: {error}\n")
-    if not kept:
-        raise DataError(f"none of {len(files)} images can be read")
-    return kept, torch.stack(images)
 
 
 def output_names(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:

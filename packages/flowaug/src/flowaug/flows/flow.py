@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -156,14 +156,7 @@ class ConditionalFlow(nn.Module):
     def _plain(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Couplings and box of z (B, n, d), one by one: w, its log-determinant (B, n), and the shift's phases."""
         couplings, phases = self._terms(context[:, None])
-        total = torch.zeros_like(z[..., 0])
-        for layer, term in couplings:
-            z, log_det = layer.transform(z, term)
-            total = total + log_det
-        if self.box is not None:
-            z, log_det = self.box(z)
-            total = total + log_det
-        return z, total, phases
+        return *through(z, (partial(layer.transform, term=term) for layer, term in couplings), self.box), phases
 
     def _fused(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The same by `fused.AffineStack`."""
@@ -215,13 +208,21 @@ def stacked(
     box: TanhBox | None, sets: Sequence[tuple[Tensor, Tensor]], z: Tensor, terms: Tensor, *weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What `fused.AffineStack` computes, by the plain layers; its arguments but for the box itself."""
+    own = (weights[i : i + 3] for i in range(0, len(weights), 3))
+    steps = (
+        partial(affine, term=term.t()[:, None], sets=part, inner=inner, outer=outer, bias=bias)
+        for part, term, (inner, outer, bias) in zip(sets, terms.chunk(len(sets)), own, strict=True)
+    )
+    return through(z, steps, box)
+
+
+def through(
+    z: Tensor, steps: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]], box: TanhBox | None
+) -> tuple[Tensor, Tensor]:
+    """z (B, n, d) after transforms one by one and the box, and their log-determinants (B, n) added up."""
     total = torch.zeros_like(z[..., 0])
-    for i, (part, term) in enumerate(zip(sets, terms.chunk(len(sets)), strict=True)):
-        inner, outer, bias = weights[3 * i : 3 * i + 3]
-        z, log_det = affine(z, term.t()[:, None], part, inner, outer, bias)
-        total = total + log_det
-    if box is not None:
-        z, log_det = box(z)
+    for step in (*steps, *([] if box is None else [box])):
+        z, log_det = step(z)
         total = total + log_det
     return z, total
 

@@ -11,6 +11,7 @@ import torch
 from robustvision_core.errors import DataError, UserError
 from robustvision_core.predict import Predictor, Preprocessing, read_about, write_predictions
 from robustvision_core.predict import export as write_export
+from robustvision_core.predict.preprocessing import read_those_that_can
 from robustvision_core.run.folder import load_part, read_config
 from robustvision_core.run.runtime import Runtime
 from torch import Tensor, nn
@@ -130,19 +131,11 @@ def read_support(
     if len(classes) < 2:
         where = "the support" if isinstance(support, Mapping) else support
         raise DataError(f"{where} has one class, {', '.join(classes)!r}: expected two or more to tell apart")
-    images, kept = [], []
-    for row, source in enumerate(sources):
-        try:
-            images.append(prepared.read(source))
-            kept.append(row)
-        except DataError as error:
-            if strict:
-                raise
-            sys.stderr.write(f"left out: {error}\n")
+    kept, images = read_those_that_can(prepared, sources, strict=strict)
     labels = labels[kept]
     if lost := [name for number, name in enumerate(classes) if number not in labels]:
         raise DataError(f"none of the images of {lost[0]} can be read")
-    return torch.stack(images), labels, classes
+    return images, labels, classes
 
 
 def _listed(support: Mapping[str, Sequence[Any]]) -> tuple[list[Any], Tensor, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,6 +76,33 @@ class Preprocessing:
             raise DataError(f"expected {expected}, got {tuple(images.shape)} {images.dtype}")
         mean, std = (torch.tensor(value, device=images.device) for value in (self.mean, self.std))
         return normalise(images, mean, std)
+
+
+def read_those_that_can(
+    prepared: Preprocessing, sources: Sequence[Any], *, strict: bool = False
+) -> tuple[list[int], Tensor]:
+    """The numbers of those of N sources that can be read, and their images (M, C, size, size) uint8.
+
+    Args:
+        prepared: How they are read.
+        sources: Each as of `Preprocessing.read`.
+        strict: Raise at one that cannot be read; else it is named on the error stream.
+
+    Raises:
+        DataError: One cannot be read and `strict` is asked, or none can.
+    """
+    kept, images = [], []
+    for number, source in enumerate(sources):
+        try:
+            images.append(prepared.read(source))
+            kept.append(number)
+        except DataError as error:
+            if strict:
+                raise
+            sys.stderr.write(f"left out: {error}\n")
+    if not kept:
+        raise DataError(f"none of {len(sources)} images can be read")
+    return kept, torch.stack(images)
 
 
 def as_pil(source: Any, name: str) -> Any:

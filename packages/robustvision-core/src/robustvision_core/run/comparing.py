@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustvision_core.config import RUN_FIELDS, flatten, parse_json
-from robustvision_core.errors import CheckpointError, UserError
+from robustvision_core.config import RUN_FIELDS, flatten, read_object
+from robustvision_core.errors import UserError
 from robustvision_core.run import plots
 from robustvision_core.run.comparison import CompareOptions
 from robustvision_core.run.files import write_csv
@@ -64,11 +64,11 @@ def read_run(folder: str, name: str) -> Finished:
     place = pathlib.Path(folder)
     if not (place / "config.json").is_file():
         raise UserError(f"no run in {folder}: expected a folder with config.json, as training writes")
-    options = _object(place / "config.json")
+    options = read_object(place / "config.json")
     done = (place / "summary.json").is_file()
     records = read_metrics(place)
     if done:
-        summary = {key: value for key, value in _object(place / "summary.json").items() if key != "config"}
+        summary = {key: value for key, value in read_object(place / "summary.json").items() if key != "config"}
         figures = scalars(summary)
     else:
         figures = scalars(records[-1]) if records else {}
@@ -127,13 +127,6 @@ def _text(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _object(path: pathlib.Path) -> dict[str, Any]:
-    held = parse_json(path.read_bytes(), str(path))
-    if not isinstance(held, dict):
-        raise CheckpointError(f"{path} holds a {type(held).__name__}, expected an object")
-    return held
 
 
 def _printed(rows: Sequence[Sequence[str]]) -> str:

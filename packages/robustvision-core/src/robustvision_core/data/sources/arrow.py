@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robustvision_core.config import read_object
 from robustvision_core.data.reading.image_files import ImageFiles
 from robustvision_core.data.reading.named_labels import (
     SPLIT_COLUMNS,
@@ -267,12 +268,9 @@ def _arrow_files(folder: pathlib.Path) -> list[str]:
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        held = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return read_object(path, DataError)
+    except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(held, dict):
-        raise DataError(f"{path} holds a {type(held).__name__}, expected an object")
-    return held
 
 
 def _pyarrow(part: str) -> Any:

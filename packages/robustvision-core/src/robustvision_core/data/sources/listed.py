@@ -104,9 +104,8 @@ def read_table(table: pathlib.Path, split: str) -> Iterator[Row]:
 
 def _columns(table: pathlib.Path, header: Sequence[str]) -> tuple[int, int, int | None]:
     """Places of file, label and split."""
-    found = [
-        next((header.index(name) for name in names if name in header), None) for names in (FILES, LABELS, SPLIT_COLUMNS)
-    ]
+    known = (FILES, LABELS, SPLIT_COLUMNS)
+    found = [next((header.index(name) for name in names if name in header), None) for names in known]
     if found[0] is None or found[1] is None:
         lacks = "file" if found[0] is None else "label"
         raise DataError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robustvision_core.data.reading.decode import IMAGE_SUFFIXES
@@ -70,8 +71,14 @@ def list_webdataset(query: Query, own_classes: bool = False) -> ImageFiles:
 load_webdataset = decoding(list_webdataset)
 
 
-def read_shard(shard: pathlib.Path) -> Iterator[tuple[TarImage, str]]:
-    """The samples of a shard with their labels."""
+def read_shard(shard: pathlib.Path) -> tuple[tuple[TarImage, str], ...]:
+    """The samples of a shard with their labels; they are remembered, for every split asks for those of `train`."""
+    return _scanned(shard, shard.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scanned(shard: pathlib.Path, stamp: int) -> tuple[tuple[TarImage, str], ...]:
+    """The samples of a shard as it was written at a time."""
     samples: dict[str, dict[str, TarImage]] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -82,8 +89,7 @@ def read_shard(shard: pathlib.Path) -> Iterator[tuple[TarImage, str]]:
                     samples.setdefault(parts[1], {})[parts[2].lower()] = image
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{shard} cannot be read as an uncompressed tar file: {error}") from error
-    for name, parts in samples.items():
-        yield _sample(shard, name, parts)
+    return tuple(_sample(shard, name, parts) for name, parts in samples.items())
 
 
 def _sample(shard: pathlib.Path, name: str, parts: dict[str, TarImage]) -> tuple[TarImage, str]:
