@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+
+from benchmarks.common import interleaved
 
 
 def row(
@@ -24,7 +26,9 @@ def row(
         epochs: Of the run.
         repeats: Measured steps after one that is not.
     """
-    seconds = statistics.median(list(_times(step, repeats))[1:])
+    torch.set_num_threads(1)
+    times = interleaved({what: step}, repeats, warmup=1, clock=time.process_time)
+    seconds = statistics.median(times[what])
     hours = seconds / per_step * images * epochs / 3600
     return {
         "what": what,
@@ -34,14 +38,6 @@ def row(
         "epochs": epochs,
         "core-hours": round(hours, 1),
     }
-
-
-def _times(step: Callable[[], Any], repeats: int) -> Iterator[float]:
-    torch.set_num_threads(1)
-    for _ in range(repeats + 1):
-        started = time.process_time()
-        step()
-        yield time.process_time() - started
 
 
 def training(loss: Callable[[], torch.Tensor], module: nn.Module) -> Callable[[], None]:

@@ -11,7 +11,7 @@ import cv2
 import torch
 from diffpnp_pose import epnp, solve_pnp
 
-from benchmarks.common import save
+from benchmarks.common import interleaved, save
 from benchmarks.diffpnp_pose._geometry import cloud
 from benchmarks.diffpnp_pose._rivals import OPENCV, opencv_poses
 
@@ -37,14 +37,8 @@ def row(n: int, batch: int) -> dict[str, Any]:
         "epnp": lambda: epnp(x, z, K),
         "cv2 SQPNP": lambda: opencv_poses(OPENCV["cv2 SQPNP"], x, z, K),
     }
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(3 + (25 if batch < 256 else 9)):
-        for name, task in tasks.items():
-            started = time.process_time()
-            task()
-            if turn >= 3:
-                times[name].append(1000 * (time.process_time() - started))
-    found = {name: statistics.median(values) for name, values in times.items()}
+    times = interleaved(tasks, 25 if batch < 256 else 9, warmup=3, clock=time.process_time)
+    found = {name: 1000 * statistics.median(values) for name, values in times.items()}
     ratios = {
         "epnp / solve_pnp": found["epnp"] / found["solve_pnp"],
         "solve_pnp / SQPNP": found["solve_pnp"] / found["cv2 SQPNP"],
