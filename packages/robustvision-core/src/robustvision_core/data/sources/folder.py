@@ -43,6 +43,7 @@ def decoding(listed: Callable[..., ImageFiles]) -> Callable[..., ImageSet]:
     def load(
         query: Query, image_size: int = 64, grey: bool = False, max_gib: float | None = None, own_classes: bool = False
     ) -> ImageSet:
+        """The listed images, decoded; options and errors as of `load_folder`."""
         return decode_files(listed(query, own_classes), image_size, grey, max_gib)
 
     return load
