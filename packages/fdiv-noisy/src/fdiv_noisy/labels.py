@@ -69,6 +69,15 @@ def rolled(values: Tensor, shift: Tensor) -> Tensor:
     return values[order]
 
 
+def paired(targets: Tensor, shift: Tensor) -> Tensor:
+    """(N, 2): each of `targets` (N,) beside that of the sample `shift` (0-dim int64, on the CPU) places before."""
+    if not torch.compiler.is_compiling():
+        with contextlib.suppress(RuntimeError):  # as in `rolled`
+            n, twice = len(targets), torch.cat([targets, targets])
+            return twice.as_strided((n, 2), (1, n - int(shift)))
+    return torch.stack([targets, rolled(targets, shift)], 1)
+
+
 def value_shape(logits: Tensor) -> torch.Size:
     """The shape of the losses of single labels: that of logits (K,), (B, K) or (B, K, d1, ...) without the classes."""
     return logits.shape[:1] + logits.shape[2:] if logits.ndim > 1 else torch.Size()

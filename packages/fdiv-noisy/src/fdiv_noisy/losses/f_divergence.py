@@ -31,9 +31,9 @@ from fdiv_noisy.labels import (
     full_precision,
     make_labels,
     pair_scale,
+    paired,
     reduce,
     reduce_plain,
-    rolled,
     says_which_label,
     spread,
     value_shape,
@@ -80,11 +80,15 @@ def f_divergence_loss(
     n = logits.shape[0]
     # on the CPU: no wait for the device
     shift = torch.randint(1, max(n, 2), (), generator=generator) if product == "shift" else None
+    plain = n > 1 and are_plain(targets, ignore_index, weight, correction, label_smoothing)
+    if plain and shift is not None:
+        with contextlib.suppress(RuntimeError, IndexError):  # of an ignored label; a wrong one is refused below
+            return reduce_plain(_plain_shift(d, logits, targets, shift, alpha), reduction, shape)
     prior = None if prior is None else prior.to(logits)
     with full_precision(logits):
-        if product != "external" and n > 1 and are_plain(targets, ignore_index, weight, correction, label_smoothing):
-            with contextlib.suppress(RuntimeError, IndexError):  # of an ignored label; a wrong one is refused below
-                return reduce_plain(_plain(d, logits, targets, shift, prior, alpha), reduction, shape)
+        if plain and product == "exact":
+            with contextlib.suppress(RuntimeError, IndexError):
+                return reduce_plain(_plain_exact(d, logits, targets, prior, alpha), reduction, shape)
         weight, correction = (None if x is None else x.to(logits) for x in (weight, correction))
         options = {
             "weight": weight,
@@ -105,19 +109,20 @@ def f_divergence_loss(
         return reduce(products - joint, labels, reduction, shape)
 
 
-def _plain(
-    d: Divergence, logits: Tensor, targets: Tensor, shift: Tensor | None, prior: Tensor | None, alpha: float | Tensor
-) -> Tensor:
-    """Product less joint terms (N,) of N >= 2 labels of weight one: what `_shift` and `_exact` give, with less work."""
+def _plain_shift(d: Divergence, logits: Tensor, targets: Tensor, shift: Tensor, alpha: float | Tensor) -> Tensor:
+    """What `_shift` gives for N >= 2 labels of weight one, with less work."""
+    p = logits.log_softmax(1).gather(1, paired(targets, shift)).exp()
+    if d.g is d.conjugate_g:
+        own, other = d.g(p).unbind(1)
+    else:
+        own, other = p.unbind(1)
+        own, other = d.g(own), d.conjugate_g(other)
+    return other - own if isinstance(alpha, float) and alpha == 1.0 else alpha * other - own
+
+
+def _plain_exact(d: Divergence, logits: Tensor, targets: Tensor, prior: Tensor | None, alpha: float | Tensor) -> Tensor:
+    """What `_exact` gives for N >= 2 labels of weight one, with less work."""
     p = logits.softmax(1)
-    if shift is not None:
-        pair = p.gather(1, torch.stack([targets, rolled(targets, shift)], 1))
-        if d.g is d.conjugate_g:
-            own, other = d.g(pair).unbind(1)
-        else:
-            own, other = pair.unbind(1)
-            own, other = d.g(own), d.conjugate_g(other)
-        return other - own if isinstance(alpha, float) and alpha == 1.0 else alpha * other - own
     joint = d.g(p.gather(1, targets[:, None])[:, 0])
     conjugate = d.conjugate_g(p)
     if prior is not None:
