@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 _BANK = 2048  # backgrounds kept
-_GRID = 4  # cells a side of the noise that gives things before the object their outline
+_GRID = 4  # cells a side of the noise that gives things before and behind the object their outline
+_EDGE = 64.0  # how steep an outline is
 
 
 def backgrounds(folder: str, size: tuple[int, int], seed: int, stream: int) -> Tensor:
@@ -38,9 +39,34 @@ def _large_enough(photos: Photos, side: int) -> Photos:
     return Photos.of(held, photos.name)
 
 
+def relit(images: Tensor, bank: Tensor, generator: torch.Generator) -> Tensor:
+    """Objects (B, 4, H, W), colours times coverage and coverage, as another paint, light and surroundings show them:
+    other colours and contrast, light that is not even, reflections of the bank, and shine.
+
+    A network that has seen one paint in one light takes them for the object.
+    """
+    count, size = len(images), images.shape[-2:]
+    colours, covered = images[:, :3], images[:, 3:]
+    drawn = 2 * torch.rand(count, 6, 1, 1, generator=generator) - 1
+    mean = covered * (colours.sum((2, 3), True) / covered.sum((2, 3), True).clamp_min(1))
+    colours = (mean + (colours - mean) * 1.6 ** drawn[:, :1]) * 1.25 ** drawn[:, 1:4]
+    colours = torch.lerp(colours, covered * _pick(bank, count, generator), 0.4 * drawn[:, 4:5].square())
+    light, shine = _relief(2 * count, size, generator).mul(4).sub(2).view(2, count, 1, *size)
+    return torch.cat([colours * 1.5**light + covered * (shine - 0.5).relu() * drawn[:, 5:].relu(), covered], 1)
+
+
 def compose(images: Tensor, bank: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) in [0, 1]: images (B, 4, H, W), colours times coverage and coverage, before random backgrounds."""
-    behind = _pick(bank, len(images), generator)
+    """(B, 3, H, W) in [0, 1]: images (B, 4, H, W), colours times coverage and coverage, before random backgrounds.
+
+    A background is one photo with parts of four smaller ones, for a photo at the size of a crop is smoother than what
+    stands about an object.
+    """
+    count, size = len(images), images.shape[-2:]
+    four = [_pick(bank, count, generator) for _ in range(4)]
+    mosaic = torch.cat([torch.cat(four[:2], -1), torch.cat(four[2:], -1)], -2)
+    small = functional.interpolate(mosaic, size, mode="bilinear", antialias=True, align_corners=False)
+    share = torch.rand(count, generator=generator)
+    behind = torch.lerp(_pick(bank, count, generator), small, _outline(share, size, generator))
     return images[:, :3] + (1 - images[:, 3:]) * behind
 
 
@@ -49,15 +75,24 @@ def cover(scenes: Tensor, bank: Tensor, share: float, largest: float, generator:
 
     What covers is a texture of the bank within an outline of smooth noise.
     """
-    count, (height, width) = len(scenes), scenes.shape[-2:]
-    drawn = torch.rand(count, 2, generator=generator)
-    noise = torch.rand(count, 1, _GRID, _GRID, generator=generator)
-    relief = functional.interpolate(noise, (height, width), mode="bicubic", align_corners=True)
-    hidden = largest * drawn[:, 1] * (drawn[:, 0] < share)
+    drawn = torch.rand(len(scenes), 2, generator=generator)
+    mask = _outline(largest * drawn[:, 1] * (drawn[:, 0] < share), scenes.shape[-2:], generator)
+    return torch.lerp(scenes, _pick(bank, len(scenes), generator), mask)
+
+
+def _outline(shares: Tensor, size: torch.Size, generator: torch.Generator) -> Tensor:
+    """(B, 1, H, W): 1 within an outline of smooth noise that takes about each of `shares` (B,) of the image, else 0."""
+    height, width = size
+    relief = _relief(len(shares), size, generator)
     rank = relief.flatten(1).sort(1).values
-    level = rank.gather(1, ((1 - hidden) * (height * width - 1)).long()[:, None])[..., None, None]
-    mask = ((relief - level) * 4 * _GRID).clamp(0, 1) * (hidden > 0)[:, None, None, None]
-    return torch.lerp(scenes, _pick(bank, count, generator), mask)
+    level = rank.gather(1, ((1 - shares) * (height * width - 1)).long()[:, None])[..., None, None]
+    return ((relief - level) * _EDGE).clamp(0, 1) * (shares > 0)[:, None, None, None]
+
+
+def _relief(count: int, size: torch.Size, generator: torch.Generator) -> Tensor:
+    """Smooth noise (count, 1, H, W), about within 0 and 1."""
+    noise = torch.rand(count, 1, _GRID, _GRID, generator=generator)
+    return functional.interpolate(noise, tuple(size), mode="bicubic", align_corners=True)
 
 
 def photograph(scenes: Tensor, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from diffpnp_pose.cli.crops.boxes import detected
 from diffpnp_pose.cli.crops.crop_set import CropSet, cut, opaque
-from diffpnp_pose.cli.crops.scene import backgrounds, compose, cover, photograph
+from diffpnp_pose.cli.crops.scene import backgrounds, compose, cover, photograph, relit
 from diffpnp_pose.cli.mesh.objects import read_object
 from diffpnp_pose.cli.mesh.views import draw_images, draw_views
 from diffpnp_pose.cli.recipes import TrainConfig
@@ -96,7 +96,7 @@ def in_scene(config: TrainConfig, drawn: CropSet, split: str) -> CropSet:
     draw = torch.Generator().manual_seed(derive_seed(config.seed, "scene", _STREAMS[split]))
     parts = []
     for part in drawn.images.split(_CHUNK):
-        scenes = compose(part.float() / 255, bank, draw)
+        scenes = compose(relit(part.float() / 255, bank, draw), bank, draw)
         scenes = photograph(cover(scenes, bank, config.crop.hide_share, config.crop.hide, draw), draw)
         parts.append((scenes * 255).round().to(torch.uint8))
     return replace(drawn, images=torch.cat(parts))
