@@ -193,6 +193,23 @@ def test_overlap_is_not_taken_for_noise() -> None:
     assert criterion.steps == 12
 
 
+def test_classes_that_a_weak_network_mixes_are_not_taken_for_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    to_next = torch.eye(6).roll(1, 1)
+    sides = 0.75 * to_next + 0.25 * to_next.T
+    sharp, blurred = (peak * torch.eye(6) + (1 - peak) * sides for peak in (0.85, 0.45))
+    cells = torch.randint(6, (4000,), generator=generator)
+    probs = torch.where(torch.rand(4000, 1, generator=generator) < 0.1, sharp[cells], blurred[cells])
+    clean = torch.multinomial(probs, 1, generator=generator)[:, 0]  # no label is wrong, the classes overlap everywhere
+    found = select_structure(probs, clean)
+    assert found.structure == "undecided"
+    assert found.interval[0] == 0
+    assert found.rate == found.interval[1]
+    assert found.rate < 0.25  # the sharp samples bound it: half of the blurred ones differ from their class
+    assert f"none to {found.rate:.0%} of 4000 labels wrong" in str(found)
+    assert list(candidates(found, torch.full((6,), 1 / 6), 10_000)) == ["ce", "gce", "kl"]
+
+
 def test_few_steps_leave_cross_entropy() -> None:
     inputs, labels, generator = blobs(300)
     noisy = corrupt(labels, torch.eye(10) * 0.5556 + 0.04444, generator=generator)

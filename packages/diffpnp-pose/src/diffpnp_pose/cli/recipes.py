@@ -160,6 +160,8 @@ class TrainConfig(RunOptions):
     """Images a step, all processes together."""
     lr: float = 3e-3
     """Learning rate of Adam."""
+    lr_end: float = 1.0
+    """Share of it that it falls to, along a cosine over the epochs on heat-maps; 1 keeps it."""
     pose: PoseOptions = field(default_factory=PoseOptions)
     crop: CropOptions = field(default_factory=CropOptions)
     mesh: MeshOptions = field(default_factory=MeshOptions)
@@ -181,6 +183,8 @@ class TrainConfig(RunOptions):
         self.at_least(1, "batch_size")
         self.at_least(0, "epochs", "train_size", "val_size", "test_size")
         self.positive("lr", "sigma")
+        if not 0 < self.lr_end <= 1:
+            raise UserError(f"lr_end must be above 0 and at most 1, got {self.lr_end}")
         if self.network == "higher_hrnet" and self.pose.loss == "lp" and self.pose.epochs:
             raise UserError(
                 "higher_hrnet cannot train on lp: poses come from its coarse maps in training, so that nothing would "
@@ -226,8 +230,9 @@ TrainConfig.PRESETS = {
         test_size=0,
         train_size=6144,
         batch_size=16,
-        epochs=20,
-        pose=PoseOptions(epochs=6),
+        epochs=22,
+        lr_end=0.03,
+        pose=PoseOptions(epochs=5, lr=3e-4),
         crop=CropOptions(on=True),
     ),
     "cpu": _QUICK,  # a former name

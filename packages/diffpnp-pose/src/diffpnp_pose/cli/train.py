@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
@@ -125,7 +127,6 @@ def fit_on(
     optimizer = torch.optim.Adam(step.parameters(), config.lr)
     if config.pose.clip_norm:
         clip_where_posing(optimizer, step, config.pose.clip_norm)
-    drop = (config.pose.lr or config.lr) / config.lr
     return fit(
         wrapped,
         optimizer,
@@ -133,13 +134,20 @@ def fit_on(
         epochs=config.epochs + config.pose.epochs,
         runtime=runtime,
         run=run,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: drop if epoch >= config.epochs else 1.0),
+        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(rate_at, config)),
         validate=None if held is None else validate,
         monitor=None if held is None else "val_npe",
         higher_is_better=False,
         on_epoch=step.set_epoch,
         progress=config.progress,
     )
+
+
+def rate_at(config: TrainConfig, epoch: int) -> float:
+    """Share of `config.lr` in an epoch, numbered from 0."""
+    if epoch >= config.epochs:
+        return (config.pose.lr or config.lr) / config.lr
+    return config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
 
 
 def clip_where_posing(optimizer: torch.optim.Optimizer, step: Step, largest: float) -> None:

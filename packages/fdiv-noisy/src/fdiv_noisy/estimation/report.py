@@ -29,15 +29,16 @@ class NoiseReport:
             may as well be right.
         transition: The noise: `Sparse`, `Uniform`, or a (K, K) matrix.
         pairs: (P, 2) int64, the classes of each pair; none unless the structure is `sparse` or `sparse+uniform`.
-        rate: Estimated share of wrong labels.
+        rate: Estimated share of wrong labels; the largest one where the structure is `undecided`.
         share: Part of the flips that lies inside pairs, in [0, 1]; see `find_pairs`.
         misfit: L1 distance of the estimated matrix to its uniform fit over its off-diagonal mass, less what sampling
             error alone would give; at least 0.
         n: Number of labels.
         method: How the transition was estimated.
         warnings: What should be known before the estimate is used.
-        interval: Bounds of the share of wrong labels. The lower is what the most typical samples show: overlap of
-            classes, which raises `rate`, is least there. (0, 1) where nothing was asked.
+        interval: Bounds of the share of wrong labels, from what the most typical samples show: overlap of classes,
+            which raises `rate`, is least there. The lower is 0 where the structure is `undecided`. (0, 1) where nothing
+            was asked.
         choice: What a race of losses found, as text; empty where there was none.
     """
 
@@ -60,9 +61,12 @@ class NoiseReport:
     def __str__(self) -> str:
         matrix = self.matrix()
         low, high = self.interval
+        how_many = f"about {self.rate:.1%}, between {low:.0%} and {high:.0%},"
+        if self.structure == "undecided":
+            how_many = f"none to {high:.0%}"
         lines = [
             f"{self.structure} noise: {MEANING[self.structure]}",
-            f"about {self.rate:.1%} of {self.n} labels wrong, between {low:.0%} and {high:.0%} ({self.method})",
+            f"{how_many} of {self.n} labels wrong ({self.method})",
             f"flips inside pairs: {self.share:.0%}; misfit of the uniform model: {self.misfit:.2f}",
         ]
         for i, j in self.pairs.tolist():

@@ -24,8 +24,8 @@ OVERLAP = (
     "no correction should rest on this"
 )
 PART_OVERLAP = (
-    "more labels seem wrong than the most typical samples show: part of the matrix is overlap of classes, "
-    "and the lower bound of the rate is nearer to the truth"
+    "more labels seem wrong than the most typical samples show: part of the matrix is overlap of classes, or a network "
+    "too weak to tell them apart, so that no correction should rest on this; a better network (make_model) decides"
 )
 MANY_TYPICAL = 200  # samples whose wrong labels bound those of a matrix without structure
 SPARSE_SHARE = 0.6  # a cycle of flips reaches one half
@@ -46,8 +46,9 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     that flip. In this order:
 
     * `clean` if fewer than 3 % of the labels seem wrong.
-    * `undecided` if the most typical samples, where overlap of classes is least, show no wrong labels: what looks wrong
-      elsewhere may be overlap.
+    * `undecided` if the most typical samples, where overlap of classes is least, show no wrong labels, or if groups or
+      a general matrix would hold more than they show: what looks wrong elsewhere may be overlap. Not where some class
+      has another label more often than its own, which overlap cannot do.
     * `sparse` if pairs of classes (`find_pairs`) hold more than 0.6 of all flips; `sparse+uniform` if the other flips
       are many and even. What is outside the pairs else is taken for class overlap.
     * `groups` if groups of classes (`find_groups`) hold more than 0.6 of all flips, or more than 0.4 where their
@@ -86,8 +87,13 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
         structure, transition = "general", sets.transition
     rate = wrong_share(as_matrix(transition), labels)
     doubts = [OVERLAP] if structure == "undecided" else []
-    if structure == "general" and holds_overlap(rate, probs, labels):
+    if structure in ("groups", "general") and holds_overlap(rate, probs, labels):
         doubts = [PART_OVERLAP]
+        if not _flips_are_likelier(pure):
+            structure, transition = "undecided", sets.transition
+    if structure == "undecided":
+        low, high = 0.0, rate_interval(probs, labels, MANY_TYPICAL)[1]
+        rate = min(rate, high)
     return NoiseReport(
         structure=structure,
         transition=transition,

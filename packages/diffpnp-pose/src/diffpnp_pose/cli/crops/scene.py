@@ -12,6 +12,7 @@ from torch.nn import functional
 _BANK = 2048  # backgrounds kept
 _GRID = 4  # cells a side of the noise that gives things before and behind the object their outline
 _EDGE = 64.0  # how steep an outline is
+_COARSE = 4  # of every so many pixels a side the level of an outline is found
 
 
 def backgrounds(folder: str, size: tuple[int, int], seed: int, stream: int) -> Tensor:
@@ -61,12 +62,11 @@ def compose(images: Tensor, bank: Tensor, generator: torch.Generator) -> Tensor:
     A background is one photo with parts of four smaller ones, for a photo at the size of a crop is smoother than what
     stands about an object.
     """
-    count, size = len(images), images.shape[-2:]
-    four = [_pick(bank, count, generator) for _ in range(4)]
-    mosaic = torch.cat([torch.cat(four[:2], -1), torch.cat(four[2:], -1)], -2)
-    small = functional.interpolate(mosaic, size, mode="bilinear", antialias=True, align_corners=False)
+    count, (height, width) = len(images), images.shape[-2:]
+    four = [_pick(bank[:, :, ::2, ::2], count, generator) for _ in range(4)]
+    mosaic = torch.cat([torch.cat(four[:2], -1), torch.cat(four[2:], -1)], -2)[..., :height, :width]
     share = torch.rand(count, generator=generator)
-    behind = torch.lerp(_pick(bank, count, generator), small, _outline(share, size, generator))
+    behind = torch.lerp(_pick(bank, count, generator), mosaic, _outline(share, images.shape[-2:], generator))
     return images[:, :3] + (1 - images[:, 3:]) * behind
 
 
@@ -82,10 +82,9 @@ def cover(scenes: Tensor, bank: Tensor, share: float, largest: float, generator:
 
 def _outline(shares: Tensor, size: torch.Size, generator: torch.Generator) -> Tensor:
     """(B, 1, H, W): 1 within an outline of smooth noise that takes about each of `shares` (B,) of the image, else 0."""
-    height, width = size
     relief = _relief(len(shares), size, generator)
-    rank = relief.flatten(1).sort(1).values
-    level = rank.gather(1, ((1 - shares) * (height * width - 1)).long()[:, None])[..., None, None]
+    rank = relief[..., ::_COARSE, ::_COARSE].flatten(1).sort(1).values
+    level = rank.gather(1, ((1 - shares) * (rank.shape[1] - 1)).long()[:, None])[..., None, None]
     return ((relief - level) * _EDGE).clamp(0, 1) * (shares > 0)[:, None, None, None]
 
 
