@@ -110,7 +110,7 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path, cach
     while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 2):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     (said,) = without_advice(errors)
     assert said.startswith(f"diffpnp-pose: stopped; the run is in {tmp_path / 'cut'}, go on with: diffpnp-pose train")

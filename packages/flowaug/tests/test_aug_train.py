@@ -182,7 +182,7 @@ def test_ctrl_c_saves_exits_130_and_resume_is_exact(tmp_path: pathlib.Path) -> N
     while not (tmp_path / "cut" / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     assert errors.startswith("flowaug: stopped; the run is in ")
     assert errors.endswith(" --resume\n")

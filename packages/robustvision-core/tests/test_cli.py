@@ -131,7 +131,7 @@ def test_a_signal_to_the_launcher_is_one_line(number: signal.Signals, status: in
     while not started.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == status, errors
     assert errors == ("sleeper: stopped\n" if number == signal.SIGINT else "")
 
