@@ -1,7 +1,8 @@
-"""``python -m benchmarks PACKAGE [NAME ...]``: run a package's benchmarks; without names, those that take minutes.
+"""``python -m benchmarks PACKAGE [NAME ...]``: run a package's benchmarks; without names, all but the long ones.
 
 A benchmark is a module of ``benchmarks/PACKAGE`` that says which ``QUESTION`` it answers and has ``main()``. Those with
-``LONG = True`` reproduce a table of the paper and run by name only. ``python -m benchmarks check`` compares what they
+``LONG = True`` reproduce a table of the paper and run by name only; the others take minutes, the batteries of
+fdiv-noisy and pseudolabel-da most of an hour. ``python -m benchmarks check`` compares what they
 wrote with what is committed, ``python -m benchmarks report`` writes the pages of docs/report from it.
 """
 

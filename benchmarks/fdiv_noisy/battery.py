@@ -21,7 +21,6 @@ from benchmarks.common import save
 from benchmarks.fdiv_noisy._problems import Problem, kept, make_network, posteriors, problems, slug
 
 QUESTION = "Does `auto_loss` ever cost accuracy beside the best of cross-entropy, GCE and KL, and what does it gain?"
-LONG = True
 SEEDS = [0, 1]
 EPOCHS = {"blobs": 20, "cifar-10": 6, "mnist": 8, "fashion-mnist": 8}
 BATCH = 128

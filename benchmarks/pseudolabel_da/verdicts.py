@@ -20,7 +20,6 @@ from benchmarks.common import save
 from benchmarks.pseudolabel_da._battery import SIDE, SIZE, Set, cases
 
 QUESTION = "Does the label-free estimate follow the share of wrong pseudo-labels, and is the verdict right?"
-LONG = True
 SEEDS: dict[int, int | None] = {20: None, 21: 11}  # and how many of the cases, all for None
 DONE = pathlib.Path("runs/benchmarks/pseudolabel_da/verdicts-fresh.jsonl")
 CHECKS = {"jitter": ("reverse", "start", "jittered"), "two": ("reverse", "start", "jittered", "agreement")}
