@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pathlib
 import statistics
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,7 +107,7 @@ def main() -> None:
     found = cells()
     note = (
         f"{SIZE} images of {SIDE} pixels a domain (digits: what there is), one small CNN, the recipe for {PRETRAIN} + "
-        f"{EPOCHS} epochs; accuracy (%) on test images of the target, mean and standard deviation over seeds; below the "
+        f"{EPOCHS} epochs; target test accuracy (%), mean and standard deviation over seeds; below the "
         "best: points under the best augmentation of each seed; kept: in how many seeds reverse validation keeps it"
     )
     save(__file__, QUESTION, list(table(found)), note=note, seeds=SEEDS, cells=found)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import pathlib
+import tarfile
 
 import numpy
+import pyarrow.parquet
 import pytest
 import torch
 from fdiv_noisy import Sparse, Uniform, label_issues
@@ -14,6 +16,7 @@ from fdiv_noisy.estimation.issues import clean_posterior
 from fdiv_noisy.estimation.structure import select_structure
 from fdiv_noisy.noise import corrupt
 from PIL import Image
+from robustvision_core.data import load
 from torch import Tensor
 
 K = 6
@@ -161,12 +164,63 @@ def test_tables_of_a_cleaned_folder(folder, tmp_path: pathlib.Path, capsys) -> N
     assert all(pathlib.Path(path).parent.name == label for path, label in kept.items())
 
 
+def test_a_table_of_a_cleaned_set_has_its_test_images_and_paths_from_where_it_lies(
+    folder, tmp_path: pathlib.Path, monkeypatch, capsys
+) -> None:
+    command, wrong = folder
+    for name in "ab":
+        path = tmp_path / "data/test" / name / "new.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(path)
+    monkeypatch.chdir(tmp_path)
+    command[command.index("--data") + 1] = "folder:data"
+    assert main([*command, "--drop", "less/kept.csv"]) == 0
+    assert "--data csv:less/kept.csv --noise none" in capsys.readouterr().out
+    assert len(load("csv:less/kept.csv", "train")) == 120 - len(wrong)
+    assert load("csv:less/kept.csv", "test").classes == ("a", "b")
+    assert main(["issues", "--data", "csv:less/kept.csv", "--probs", "p.pt"]) == 2  # of another length
+    assert f"the data needs ({120 - len(wrong)}, 2)" in capsys.readouterr().err
+
+
+def as_csv(folder: pathlib.Path, files: list[pathlib.Path]) -> tuple[str, list[str]]:
+    lines = [f"{file},{file.parent.name}" for file in files]
+    (folder / "t.csv").write_text("\n".join(["file,label", *lines]))
+    return f"csv:{folder / 't.csv'}", [str(file) for file in files]
+
+
+def as_parquet(folder: pathlib.Path, files: list[pathlib.Path]) -> tuple[str, list[str]]:
+    table = {"image": [file.read_bytes() for file in files], "label": [file.parent.name for file in files]}
+    pyarrow.parquet.write_table(pyarrow.table(table), folder / "t.parquet")
+    return f"parquet:{folder / 't.parquet'}", [f"{folder / 't.parquet'}, row {row}" for row in range(len(files))]
+
+
+def as_shard(folder: pathlib.Path, files: list[pathlib.Path]) -> tuple[str, list[str]]:
+    with tarfile.open(folder / "t.tar", "w") as shard:
+        for row, file in enumerate(files):
+            (folder / "label").write_text(file.parent.name)
+            shard.add(file, f"{row:04d}.png")
+            shard.add(folder / "label", f"{row:04d}.cls")
+    return f"webdataset:{folder / 't.tar'}", [f"{folder / 't.tar'}: {row:04d}.png" for row in range(len(files))]
+
+
+@pytest.mark.parametrize("write", [as_csv, as_parquet, as_shard])
+def test_samples_of_tables_and_shards_are_named_by_their_place(write, folder, tmp_path: pathlib.Path) -> None:
+    command, wrong = folder
+    files = [*sorted((tmp_path / "data/train/a").iterdir()), *sorted((tmp_path / "data/train/b").iterdir())]
+    command[command.index("--data") + 1], names = write(tmp_path, files)
+    assert main(command) == 0
+    with open(tmp_path / "out" / "issues.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = {name for name, file in zip(names, files, strict=True) if str(file) in wrong}
+    assert {row["sample"] for row in rows[: len(wrong)]} == expected
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
         (["--relabel", "a.txt"], "expected a file .csv, .npz, .pt"),
         (["--drop", "a.pt"], "a file of labels has one for every sample"),
-        (["--drop", "a.csv"], "digits has none: write .npz"),
+        (["--drop", "a.csv"], "digits has none of its own: write .npz"),
         (["--threshold", "1.5"], "between 0 and 1, got 1.5"),
     ],
 )

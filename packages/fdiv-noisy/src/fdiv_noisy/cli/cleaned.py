@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from robustvision_core.data import ImageSet
-from robustvision_core.errors import DataError, UserError
+from robustvision_core.data import ImageSet, list_files
+from robustvision_core.errors import DataError, MissingSplitError, UserError
 from robustvision_core.run.files import atomic_write, write_csv
 from torch import Tensor
 
@@ -29,8 +30,10 @@ def check_formats(config: IssuesConfig) -> None:
         suffix = pathlib.Path(path).suffix
         if path and suffix not in FORMATS:
             raise UserError(f"{option} {path}: expected a file {', '.join(FORMATS)}")
-        if suffix == ".csv" and not config.data.startswith("folder:"):
-            raise UserError(f"{option} {path}: a table names image files, and {config.data} has none: write .npz")
+        if suffix == ".csv" and not config.data.startswith(("folder:", "csv:")):
+            raise UserError(
+                f"{option} {path}: a table names image files, and {config.data} has none of its own: write .npz"
+            )
         if suffix == ".pt" and option == "--drop":
             raise UserError(f"--drop {path}: a file of labels has one for every sample: write .npz, or use --relabel")
 
@@ -60,17 +63,35 @@ def _write(config: IssuesConfig, path: str, samples: ImageSet, rows: Tensor, nam
     """Write the samples `rows`, and say how to train on them."""
     target = pathlib.Path(path)
     writers: dict[str, Callable[[], str]] = {
-        ".csv": lambda: _write_table(target, samples, rows, names),
+        ".csv": lambda: _write_table(config, target, samples, rows, names),
         ".npz": lambda: _write_arrays(config, target, samples.take(rows)),
         ".pt": lambda: _write_labels(config, target, samples.labels),
     }
     return writers[target.suffix]()
 
 
-def _write_table(path: pathlib.Path, samples: ImageSet, rows: Tensor, names: list[str]) -> str:
-    listed = [(names[row], samples.classes[int(samples.labels[row])]) for row in rows.tolist()]
-    write_csv(path, [("file", "label"), *listed])
-    return "a table of files and labels"
+def _write_table(config: IssuesConfig, path: pathlib.Path, samples: ImageSet, rows: Tensor, names: list[str]) -> str:
+    listed = [(names[row], samples.classes[int(samples.labels[row])], "train") for row in rows.tolist()]
+    listed += _other_parts(config)
+    named = [(_beside(path, file), label, part) for file, label, part in listed]
+    write_csv(path, [("file", "label", "split"), *named])
+    return f"train on it with --data csv:{path} --noise none"
+
+
+def _other_parts(config: IssuesConfig) -> Iterator[tuple[str, str, str]]:
+    """File, label and split of the images that are not for training."""
+    for part in ("val", "test"):
+        try:
+            files = list_files(config.data, part, config.data_root or None)
+        except MissingSplitError:
+            continue
+        labels = (files.classes[label] for label in files.labels.tolist())
+        yield from ((str(file), label, part) for file, label in zip(files.paths, labels, strict=True))
+
+
+def _beside(table: pathlib.Path, file: str) -> str:
+    """A file as seen from the folder of the table that names it."""
+    return file if os.path.isabs(file) else os.path.relpath(file, table.parent)
 
 
 def _write_arrays(config: IssuesConfig, path: pathlib.Path, samples: ImageSet) -> str:

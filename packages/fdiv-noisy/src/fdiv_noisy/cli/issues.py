@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 import torch
-from robustvision_core.data import ImageSet, folder_files
+from robustvision_core.data import ImageSet, in_files, list_files
 from robustvision_core.errors import DataError, UserError
 from robustvision_core.run import plots
 from robustvision_core.run.files import write_csv
@@ -65,10 +65,9 @@ def read_probs(path: str, samples: ImageSet) -> Tensor:
 
 
 def sample_names(config: IssuesConfig, samples: ImageSet) -> list[str]:
-    """The file of each sample of a folder, else its number in the training set."""
-    kind, _, path = config.data.partition(":")
-    if kind == "folder":
-        return [str(file) for file in folder_files(path, "train").paths]
+    """The file of each sample, or its place in a table or shard; else its number in the training set."""
+    if in_files(config.data):
+        return [str(file) for file in list_files(config.data, "train", config.data_root or None).paths]
     return [str(number) for number in samples.ids.tolist()]
 
 

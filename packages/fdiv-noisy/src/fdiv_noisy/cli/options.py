@@ -92,9 +92,9 @@ class IssuesConfig(DataConfig):
     """Folder for issues.csv and issues.png."""
     relabel: str = ""
     """Write the training set with its suspected labels replaced by the suggestions here: .npz (images and labels, which
-    train takes as npz:FILE), .pt (labels only, for --noise file:FILE) or, of a folder, .csv."""
+    train takes as npz:FILE), .pt (labels only, for --noise file:FILE) or, of folder: and csv:, .csv (csv:FILE)."""
     drop: str = ""
-    """Write the training set without the suspected samples here: .npz or, of a folder, .csv."""
+    """Write the training set without the suspected samples here: .npz or, of folder: and csv:, .csv."""
     threshold: float = 0.5
     """A label is suspected where its probability to be wrong is above this."""
     progress: bool = True
