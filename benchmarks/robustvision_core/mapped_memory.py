@@ -30,9 +30,9 @@ def main() -> None:
         rows = [{"pixels": name} | measured(table, limit) for name, limit in WAYS.items()]
     gib = ROWS * 3 * SIDE**2 / 2**30
     note = (
-        f"{ROWS:,} images of {SIDE}x{SIDE}, {gib:.2f} GiB of pixels: decoded, a fifth cut off for the test, one shuffled "
-        "epoch of batches of 64. Private memory is what only more memory or swap can hold; pages of files the system "
-        "drops where it needs the room. Peaks in MiB above the process before, sampled every 10 ms; seconds of processor"
+        f"{ROWS:,} images of {SIDE}x{SIDE}, {gib:.2f} GiB of pixels: decoded, a fifth cut off for the test, one "
+        "shuffled epoch of batches of 64. Private memory is what only more memory or swap can hold; pages of files "
+        "the system drops where it needs the room. Peaks in MiB above the process before; seconds of processor"
     )
     save(__file__, QUESTION, rows, note=note)
 

@@ -119,6 +119,7 @@ def test_train_writes_a_run_that_evaluate_and_diagnose_read(tmp_path: pathlib.Pa
         ["--selector", "top", "--on-collapse", "rebalance"],
         ["--selector", "balanced", "--prior", "predicted", "--batch-norm", "freeze_on_pseudo"],
         ["--selector", "balanced", "--prior", "1,1,1,1,1,1,1,1,1,3"],
+        ["--selector", "balanced", "--prior", "estimate"],
         [*PAPER, "--order", "official", "--select", "source", "--labelled", "0.1"],
         [*PAPER, "--replay", "always_labeled_target", "--labelled", "0.1", "--select", "snd"],
         [*PAPER, "--selector", "adaptive", "--rho", "9", "--on-empty", "source_epoch", "--select", "entropy"],

@@ -149,7 +149,7 @@ def _check_labelled(config: TrainConfig, pair: DomainPair) -> None:
 def _check_prior(config: TrainConfig, classes: int) -> None:
     selects = config.method == "pseudo" and config.selection.selector == "balanced"
     prior = parse_prior(config.selection.prior) if selects else None
-    if prior is not None and prior != "predicted" and len(prior) != classes:
+    if prior is not None and not isinstance(prior, str) and len(prior) != classes:
         raise UserError(f"prior has {len(prior)} shares, {config.data} has {classes} classes: give one each")
 
 
