@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import statistics
@@ -25,19 +26,18 @@ POLICIES = ("strong", "photo", "recolor", "jitter", "none")
 DONE = pathlib.Path("runs/benchmarks/pseudolabel_da/augment_auto.jsonl")
 
 
-def shifts(seed: int) -> Iterator[tuple[str, Set, Set, Set]]:
-    """Name, source, target and test images of the target."""
-    names = {"digits-shift, strength 1": ("digits-shift", {"strength": 1.0})}
-    if data_root() is not None:
-        names |= {"mnist-mnistm": ("mnist-mnistm", {}), "fashion-fashionm": ("fashion-fashionm", {})}
-    for name, (data, options) in names.items():
-        pair = load_domains(data, seed=seed, **options)
+def shifts(seed: int) -> Iterator[tuple[str, list[Set]]]:
+    """Name, and source, target and test images of the target."""
+    real = ("mnist-mnistm", "fashion-fashionm") if data_root() is not None else ()
+    for name in ("digits-shift", *real):
+        options: dict[str, Any] = {} if name in real else {"strength": 1.0}
+        pair = load_domains(name, seed=seed, **options)
         parts = (pair.source_train, pair.target_train, pair.target_test)
-        yield name, *(cut(part, SIZE, seed + place) for place, part in enumerate(parts))
-    if data_root() is not None:
+        yield name if name in real else f"{name}, strength 1", [cut(x, SIZE, seed + i) for i, x in enumerate(parts)]
+    if real:
         train, test = load("cifar-10", "train"), load("cifar-10", "test")
-        source, target, held = cut(train, SIZE, seed), cut(train, SIZE, seed + 500), cut(test, SIZE, seed)
-        yield "cifar-10, dusk", source, *((tinted(images), labels) for images, labels in (target, held))
+        dark = (cut(train, SIZE, seed + 500), cut(test, SIZE, seed))
+        yield "cifar-10, dusk", [cut(train, SIZE, seed), *((tinted(images), labels) for images, labels in dark)]
 
 
 def network(seed: int) -> nn.Module:
@@ -46,24 +46,17 @@ def network(seed: int) -> nn.Module:
     return SmallCNN(3, SIDE, 10).to(memory_format=torch.channels_last)
 
 
-def labeler(seed: int, augment: str) -> IncrementalPseudoLabeler:
-    """The recipe with an augmentation."""
-    return IncrementalPseudoLabeler.balanced(network(seed), seed=seed, lr=2e-3, augment=augment)
-
-
-def accuracy_with(augment: str, source: Set, target: Tensor, test: Set, seed: int) -> float:
-    """On the target's test images, after adaptation with a fixed augmentation."""
-    adapted = labeler(seed, augment)
-    adapted.pretrain(source, epochs=PRETRAIN)
-    adapted.fit(source, None, target, epochs=EPOCHS)
-    return float((adapted.probabilities(test[0]).argmax(1) == test[1]).double().mean())
-
-
 def run(source: Set, target: Tensor, test: Set, seed: int) -> dict[str, Any]:
-    """The choice, and what every augmentation comes to."""
-    settings = labeler(seed, "none").settings
+    """The choice, and the accuracy on test images after adaptation with each augmentation."""
+    recipe = functools.partial(IncrementalPseudoLabeler.balanced, seed=seed, lr=2e-3)
+    settings, found = recipe(network(seed)).settings, {}
     choice = choose_augment(lambda: network(seed), source, target, settings, pretrain=PRETRAIN, epochs=EPOCHS)
-    return choice._asdict() | {"target": {name: accuracy_with(name, source, target, test, seed) for name in POLICIES}}
+    for name in POLICIES:
+        labeler = recipe(network(seed), augment=name)
+        labeler.pretrain(source, epochs=PRETRAIN)
+        labeler.fit(source, None, target, epochs=EPOCHS)
+        found[name] = float((labeler.probabilities(test[0]).argmax(1) == test[1]).double().mean())
+    return choice._asdict() | {"target": found}
 
 
 def cells() -> list[dict[str, Any]]:
@@ -73,20 +66,18 @@ def cells() -> list[dict[str, Any]]:
     found = [json.loads(line) for line in DONE.read_text().splitlines()] if DONE.exists() else []
     done = {(cell["shift"], cell["seed"]) for cell in found}
     for seed in SEEDS:
-        for name, source, (target, _), test in shifts(seed):
-            if (name, seed) in done:
-                continue
-            found.append({"shift": name, "seed": seed} | run(source, target, test, seed))
-            with DONE.open("a") as lines:
-                lines.write(json.dumps(found[-1]) + "\n")
-            print(found[-1], flush=True)
+        for name, (source, (target, _), test) in shifts(seed):
+            if (name, seed) not in done:
+                found.append({"shift": name, "seed": seed} | run(source, target, test, seed))
+                with DONE.open("a") as lines:
+                    lines.write(json.dumps(found[-1]) + "\n")
     return found
 
 
 def table(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row for each shift and augmentation, and one for what was chosen."""
-    for shift in dict.fromkeys(cell["shift"] for cell in found):
-        own = [cell for cell in found if cell["shift"] == shift]
+    """A row for each shift, and for all, with each augmentation and with what was chosen."""
+    for shift in dict.fromkeys([*(cell["shift"] for cell in found), "all"]):
+        own = [cell for cell in found if shift in ("all", cell["shift"])]
         for name in (*POLICIES, "auto"):
             taken = [cell["name"] if name == "auto" else name for cell in own]
             pairs = list(zip(own, taken, strict=True))
