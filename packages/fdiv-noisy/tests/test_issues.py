@@ -176,6 +176,8 @@ def test_a_table_of_a_cleaned_set_has_its_test_images_and_paths_from_where_it_li
     command[command.index("--data") + 1] = "folder:data"
     assert main([*command, "--drop", "less/kept.csv"]) == 0
     assert "--data csv:less/kept.csv --noise none" in capsys.readouterr().out
+    assert main([*command, "--drop", "kept.npz", "--image-size", "12"]) == 0
+    assert load("npz:kept.npz").shape == (3, 12, 12)
     assert len(load("csv:less/kept.csv", "train")) == 120 - len(wrong)
     assert load("csv:less/kept.csv", "test").classes == ("a", "b")
     assert main(["issues", "--data", "csv:less/kept.csv", "--probs", "p.pt"]) == 2  # of another length

@@ -32,10 +32,12 @@ class DataConfig:
     """Folder of all data sets; empty takes ROBUSTVISION_DATA, else ~/.cache/robustvision."""
     download: bool = False
     """Fetch missing data where that can be done."""
+    image_size: int = TrainConfig.PRESETS["quick"].image_size
+    """Side in pixels that images are loaded at, where their set has no size of its own."""
 
     def train_config(self, **changes: Any) -> TrainConfig:
         """The same data as training would load it."""
-        same = ("data", "noise", "noise_seed", "data_root", "download")
+        same = ("data", "noise", "noise_seed", "data_root", "download", "image_size")
         return replace(TrainConfig.PRESETS["quick"], **{name: getattr(self, name) for name in same}, **changes)
 
 
