@@ -16,14 +16,14 @@ from flowaug.networks import build
 from flowaug.warp import warp
 from torch import Tensor
 
-from benchmarks.common import interleaved, save
+from benchmarks.common import growth_mib, interleaved, save
 from benchmarks.flowaug._plain import PlainFlow, densities, kornia_warp, plain_warp
 
 QUESTION = "What do sampling, warping and prediction cost beside plain per-sample code and kornia?"
 BATCH, SIDE, CONTEXT = 128, 32, 32
 VIEWS = [4, 20]
 WIDTHS = [32, 64]
-SHORT = 8  # layers of ours; what that costs in likelihood stands under `densities`
+SHORT = 10  # layers of ours; what that costs in likelihood stands under `densities`
 MEMORY_VIEWS = [20, 100, 400]
 
 
@@ -36,8 +36,8 @@ def backward_of(function: Callable[[], tuple[Tensor, ...]]) -> Callable[[], None
     return call
 
 
-def sampling(n: int, width: int, layers: int, repeats: int) -> dict[str, Any]:
-    """The row of sampling with log-density by so many layers, beside twelve of the published form at the same width.
+def samplers(n: int, width: int, layers: int) -> dict[str, Callable[[], None]]:
+    """Sampling with log-density by so many layers, beside twelve of the published form at the same width.
 
     Ours has its default gradient, which is unbiased; the published form its own, straight-through one.
     """
@@ -46,27 +46,45 @@ def sampling(n: int, width: int, layers: int, repeats: int) -> dict[str, Any]:
     biased = ConditionalFlow(6, CONTEXT, replace(straight, layers=layers))
     plain = PlainFlow(ConditionalFlow(6, CONTEXT, straight).base, 6, CONTEXT, width=width)
     context = torch.randn(BATCH, CONTEXT, requires_grad=True)
-    functions = {
+    return {
         "ours": backward_of(lambda: ours.sample(context, n)),
         "plain": backward_of(lambda: plain.sample(context, n)),
         "other": backward_of(lambda: biased.sample(context, n)),
     }
+
+
+def sampling(n: int, width: int, layers: int, repeats: int) -> dict[str, Any]:
+    """The row of sampling."""
     name = f"sample + log-density, width {width}, {layers} layers"
-    return row(name, n, functions, repeats, 2.5, "ours with the published, biased gradient")
+    found = row(name, n, samplers(n, width, layers), repeats, 2.5, "ours with the published, biased gradient")
+    return found | memory(f"samplers({n}, {width}, {layers})")
 
 
-def warping(n: int, repeats: int) -> dict[str, Any]:
-    """The row of warping."""
+def warpers(n: int) -> dict[str, Callable[[], None]]:
+    """Warping n views of each image."""
     images = torch.rand(BATCH, 3, SIDE, SIDE)
     matrices = AffineSpace().matrix(torch.rand(BATCH, n, 6) - 0.5, (SIDE, SIDE)).requires_grad_()
-    same = torch.equal(warp(images, matrices), plain_warp(images, matrices))
-    functions = {
+    assert torch.equal(warp(images, matrices), plain_warp(images, matrices))
+    return {
         "ours": backward_of(lambda: (warp(images, matrices),)),
         "plain": backward_of(lambda: (plain_warp(images, matrices),)),
         "other": backward_of(lambda: (kornia_warp(images, matrices),)),
     }
-    name = "warp, bit-identical" if same else "warp, DIFFERENT VALUES"
-    return row(name, n, functions, repeats, 1.4, "kornia homography_warp")
+
+
+def warping(n: int, repeats: int) -> dict[str, Any]:
+    """The row of warping."""
+    found = row("warp, bit-identical", n, warpers(n), repeats, 1.4, "kornia homography_warp")
+    return found | memory(f"warpers({n})")
+
+
+def memory(functions: str) -> dict[str, float | str]:
+    """Growth of the largest resident memory over a call, each in a process of its own."""
+    names = {"ours": "ours (MiB)", "plain": "plain (MiB)", "other": "the other (MiB)"}
+    if not pathlib.Path("/proc/self/clear_refs").exists():
+        return dict.fromkeys(names.values(), "")
+    of = {key: growth_mib("benchmarks.flowaug.speed", f"{functions}[{key!r}]") for key in names}
+    return {shown: round(of[key], 1) for key, shown in names.items()}
 
 
 def row(
@@ -102,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows = [
-        sampling(n, width, layers, 30 if n < 10 else 15) for width in WIDTHS for layers in (12, SHORT) for n in VIEWS
+        sampling(n, width, layers, 60 if n < 10 else 30) for width in WIDTHS for layers in (12, SHORT) for n in VIEWS
     ]
     rows += [warping(n, 20 if n < 10 else 10) for n in VIEWS]
     more: dict[str, Any] = {"densities": densities()}
@@ -113,7 +131,10 @@ def main() -> None:
         more["prediction_memory_mib"] = dict(zip(map(str, MEMORY_VIEWS), peaks, strict=True))
         print("peak memory of a process that predicts 32 images, MiB, by views:", more["prediction_memory_mib"])
     note = f"forward and backward, batch {BATCH}, 3x{SIDE}x{SIDE}, 6 dimensions; "
-    note += "processor time, medians of interleaved calls; plain: the published form, 12 layers, width 32 in its code, "
+    note += (
+        "processor time, medians of interleaved calls; MiB: growth of the largest resident memory over a call, in a "
+    )
+    note += "process of its own; plain: the published form, 12 layers, width 32 in its code, "
     note += "64 in the paper"
     save(__file__, QUESTION, rows, note=note, **more)
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +17,7 @@ from rml_meta import MAML, Classifier, Episode, build_backbone
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchmarks.common import interleaved, save, spread
+from benchmarks.common import growth_mib, interleaved, save, spread
 
 QUESTION = "What does a second-order meta-step cost in each backend, beside `higher` and a clone-and-adapt loop?"
 TASKS, WAYS, SIDE, LR = 4, 5, 28, 0.01
@@ -140,29 +137,7 @@ def calls(setting: Setting, steps: int) -> dict[str, Callable[[], Tensor]]:
 
 def peak_mib(network: str, name: str, steps: int) -> float:
     """Growth of the largest resident memory over one meta-step after the first, in a process of its own."""
-    code = (
-        "import sys; sys.path.insert(0, '.')\n"
-        "import resource, torch\n"
-        "torch.set_num_threads(1)\n"
-        "from benchmarks.rml_meta.backends import SETTINGS, calls, reset_peak, peak\n"
-        f"call = calls(SETTINGS[{network!r}], {steps})[{name!r}]\n"
-        "reset_peak(); before = peak(); call(); print((peak() - before) / 1024)\n"
-    )
-    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
-
-
-def reset_peak() -> None:
-    """Start the kernel's record of the largest resident memory anew."""
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")
-
-
-def peak() -> int:
-    """Largest resident memory in KiB."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    return growth_mib("benchmarks.rml_meta.backends", f"calls(SETTINGS[{network!r}], {steps})[{name!r}]")
 
 
 def measure(network: str, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:

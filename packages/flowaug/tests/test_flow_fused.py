@@ -9,9 +9,11 @@ import pytest
 import torch
 from flowaug import ConditionalFlow, FlowSpec
 from flowaug.flows import fused
-from flowaug.flows.bases import _moving
+from flowaug.flows.bases import MixtureBase
 from flowaug.flows.box import TanhBox
+from flowaug.flows.coupling import AffineCoupling
 from flowaug.flows.flow import stacked
+from flowaug.flows.fused_stack import AffineStack, Stack, orders_of
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -81,34 +83,38 @@ def test_a_structure_that_was_loaded_is_followed(monkeypatch) -> None:
 @pytest.mark.parametrize("box", [True, False])
 def test_derivatives_of_the_stack_are_the_finite_differences(box: bool) -> None:
     torch.manual_seed(0)
-    sets = (((0, 2), (1,)), ((1,), (0, 2)), ((0, 1), (2,)))
-    places = [(torch.tensor(kept), torch.tensor(moved)) for kept, moved in sets]
-    stack = fused.Stack(partial(stacked, TanhBox() if box else None, places), sets, box)
-    width, batch = 4, 2
-    shapes = [(batch, 2, 3), (3 * width, batch)]
-    shapes += [
-        shape for kept, moved in sets for shape in ((width, len(kept)), (2 * len(moved), width), (2 * len(moved),))
-    ]
+    layers = [AffineCoupling(3, 2, moved, 4) for moved in ((1,), (0, 2), (2,))]
+    stack = Stack(partial(stacked, TanhBox() if box else None, layers), tuple(layer.halves for layer in layers), box)
+    kinds = zip(*(layer.stack_weights() for layer in layers), strict=True)
+    shapes = [(2, 2, 3), (2, 2), *(value.shape for kind in kinds for value in kind)]
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    function = partial(fused.AffineStack.apply, stack)
+    function = partial(AffineStack.apply, stack)
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
-def test_second_derivatives_of_the_mixture_are_those_of_the_plain_one() -> None:
+def test_second_derivatives_of_the_mixture_are_those_of_the_plain_one(monkeypatch) -> None:
     torch.manual_seed(0)
-    z, loc, size = torch.randn(2, 3, 2).double(), torch.randn(2, 4, 2).double(), 0.3 * torch.randn(2, 4, 2).double()
-    inputs = [torch.randn(2, 4).double().log_softmax(-1), loc, size]
-    for value in inputs:
-        value.requires_grad_()
+    base = MixtureBase(2, 3, 4, scale=0.7, spread=1.0).double()
+    base.context.weight.data *= 30
+    inputs = [torch.randn(2, 3, dtype=torch.float64, requires_grad=True), *base.parameters()]
     found = []
-    for function in (partial(fused.ImplicitMixture.apply, _moving), _moving):
-        moving, log_prob = function(z, *inputs)
-        total = moving.sin().sum() + log_prob.square().sum()
-        first = torch.autograd.grad(total, inputs, create_graph=True)
+    for usable in (True, False):
+        monkeypatch.setattr(fused, "usable", lambda usable=usable: usable)
+        moving, log_prob = base.draw(inputs[0], 5, torch.Generator().manual_seed(0))
+        assert moving.grad_fn is not None
+        assert (moving.grad_fn.name() == "ImplicitMixtureBackward") == usable
+        first = torch.autograd.grad(moving.sin().sum() + log_prob.square().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(value.square().sum() for value in first), inputs)
         found.append([*first, *second])
     compare(*found)
+
+
+def test_no_component_may_be_too_far_for_the_gradient() -> None:
+    base = MixtureBase(3, 2, 4, scale=0.01, spread=100.0)
+    moving, log_prob = base.draw(torch.randn(5, 2), 6)
+    grads = torch.autograd.grad(moving.sum() + log_prob.sum(), list(base.parameters()))
+    assert all(value.isfinite().all() for value in grads)
 
 
 @pytest.mark.parametrize(("images", "n"), [(0, 3), (1, 1)])
@@ -148,10 +154,12 @@ def test_what_looks_inside_gets_the_plain_layers() -> None:
 
 def test_halves_that_change_places_are_not_moved() -> None:
     sets = (((0, 2), (1, 3)), ((1, 3), (0, 2)), ((0, 1), (2, 3)))
-    orders = fused.orders_of(sets, torch.device("cpu"))
+    orders, inverse = orders_of(sets, torch.device("cpu"))
     assert [None if order is None else order.tolist() for order in orders] == [
         [0, 2, 1, 3],
         None,
         [2, 0, 3, 1],
         [0, 1, 2, 3],
     ]
+    states = [(order, back, torch.arange(4)) for order, back in zip(orders, inverse, strict=True) if order is not None]
+    assert all(torch.equal(state[order][back], state) for order, back, state in states)

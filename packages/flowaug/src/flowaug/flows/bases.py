@@ -11,10 +11,12 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from normflows.distributions import BaseDistribution
 from torch import Tensor, nn
 
 from flowaug.flows import fused, noise
+from flowaug.flows.fused_mixture import ImplicitMixture
 from flowaug.flows.layer import faint_linear, soft_clamp
 from flowaug.flows.mixture import draw_components, implicit_mixture, mixture_log_prob, straight_through_mixture
 from flowaug.flows.uniform import draw_uniform, uniform_log_prob
@@ -60,7 +62,15 @@ class ConditionalBase(BaseDistribution, ABC):
 
     def parameters_of(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Locations and log-scales (..., K, d), and whatever else (..., K, extra), of contexts (..., E)."""
-        raw = self.free + self.context(context).unflatten(-1, (self.components, -1))
+        return self._read(self._raw(context))
+
+    def _raw(self, context: Tensor) -> Tensor:
+        """Numbers (..., K, 2 d + extra) of contexts (..., E)."""
+        raw = F.linear(context, self.context.weight, self.free.flatten())
+        return raw.unflatten(-1, (self.components, -1))
+
+    def _read(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What such numbers mean: locations, log-scales, and the others."""
         loc, log_scale, rest = raw.split([self.dim, self.dim, self.extra], -1)
         return loc, soft_clamp(log_scale, *self.log_scales), rest
 
@@ -120,31 +130,34 @@ class MixtureBase(ConditionalBase):
 
     def draw(self, context: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `ConditionalBase.draw`."""
-        loc, log_scale, logits = self.parameters_of(context)
-        log_weights = logits[..., 0].log_softmax(-1)
-        parameters = (log_weights[:, None], loc[:, None], log_scale[:, None])
+        raw = self._raw(context)
         if self.gradient == "straight_through":
+            parameters = [value[:, None] for value in self._mixture(raw)]
             z = straight_through_mixture(*parameters, n, self.temperature, generator)
-        else:
-            with torch.no_grad():
-                z = draw_components(log_weights, loc, log_scale, n, generator)
-            if torch.is_grad_enabled() and fused.usable():
-                return fused.ImplicitMixture.apply(_moving, z, log_weights, loc, log_scale)  # pyright: ignore[reportReturnType]
-            if torch.is_grad_enabled():
-                z = implicit_mixture(z, *parameters)
+            return z, mixture_log_prob(z, *parameters)
+        with torch.no_grad():
+            log_weights, loc, log_scale = self._mixture(raw)
+            z = draw_components(log_weights, loc, log_scale, n, generator)
+        if torch.is_grad_enabled() and fused.usable():
+            parts = (self._moving, self.log_scales, z, raw, loc, log_scale, log_weights)
+            return ImplicitMixture.apply(*parts)  # pyright: ignore[reportReturnType]
+        return self._moving(z, raw)
+
+    def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights (..., K), locations and log-scales (..., K, d)."""
+        loc, log_scale, logits = self._read(raw)
+        return logits[..., 0].log_softmax(-1), loc, log_scale
+
+    def _moving(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples z (B, n, d) of the mixtures of raw numbers, with their gradient, and their log-densities."""
+        parameters = [value[:, None] for value in self._mixture(raw)]
+        if torch.is_grad_enabled():
+            z = implicit_mixture(z, *parameters)
         return z, mixture_log_prob(z, *parameters)
 
     def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
         """See `ConditionalBase.log_prob`."""
-        loc, log_scale, logits = self.parameters_of(context)
-        return mixture_log_prob(z, logits[..., 0].log_softmax(-1), loc, log_scale)
-
-
-def _moving(z: Tensor, log_weights: Tensor, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples z (B, n, d) of mixtures (B, K), (B, K, d), with their gradient, and their log-densities, by autograd."""
-    parameters = (log_weights[:, None], loc[:, None], log_scale[:, None])
-    z = implicit_mixture(z, *parameters)
-    return z, mixture_log_prob(z, *parameters)
+        return mixture_log_prob(z, *self._mixture(self._raw(context)))
 
 
 class UniformBase(ConditionalBase):

@@ -69,10 +69,11 @@ class AffineCoupling(Coupling):
     def __init__(self, dim: int, context_dim: int, moved: Sequence[int], width: int = 64) -> None:
         super().__init__(dim, context_dim, moved, width, 2)
 
-    def stack_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight of `inner`, weight and bias of `outer`."""
-        assert self.inner is not None
-        return self.inner.weight, self.outer.weight, self.outer.bias
+    def stack_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Weight and bias of the context term, weight of `inner`, weight and bias of `outer`."""
+        term, inner, outer = self.context, self.inner, self.outer
+        assert inner is not None
+        return term.weight, term.bias, inner.weight, outer.weight, outer.bias
 
     def transform(self, z: Tensor, term: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """z (..., d) given the context term (..., width); see `ContextLayer.transform`."""

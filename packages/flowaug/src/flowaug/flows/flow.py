@@ -6,16 +6,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowaug.flows import fused
 from flowaug.flows.bases import ConditionalBase, MixtureBase, StudentTBase, UniformBase, WeightGradient
 from flowaug.flows.box import CircularShift, TanhBox, WindingShift
 from flowaug.flows.coupling import AffineCoupling, SplineCoupling, affine, alternating_sets
-from flowaug.flows.layer import ContextLayer, context_terms, context_weights
+from flowaug.flows.fused_stack import AffineStack, Stack
+from flowaug.flows.layer import ContextLayer, context_terms
 
 Phase = Literal["atan2", "linear"]
 
@@ -159,17 +162,13 @@ class ConditionalFlow(nn.Module):
         return *through(z, (partial(layer.transform, term=term) for layer, term in couplings), self.box), phases
 
     def _fused(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The same by `fused.AffineStack`."""
+        """The same by `AffineStack`."""
         layers = cast("list[AffineCoupling]", list(self.layers))
-        weight, bias = context_weights(layers if self.shift is None else [*layers, self.shift])
-        terms = torch.addmm(bias[:, None], weight, context.t())
-        own = terms[: len(layers) * self.spec.width]
-        weights = [value for layer in layers for value in layer.stack_weights()]
-        plain = partial(stacked, self.box, [(layer.kept, layer.moved) for layer in layers])
-        stack = fused.Stack(plain, tuple(layer.halves for layer in layers), self.box is not None)
-        w, log_det = cast("tuple[Tensor, Tensor]", fused.AffineStack.apply(stack, z, own, *weights))
-        phases = None if self.shift is None else terms[len(own) :].t()[:, None]
-        return w, log_det, phases
+        weights = chain(*zip(*(layer.stack_weights() for layer in layers), strict=True))
+        sets = tuple(layer.halves for layer in layers)
+        stack = Stack(partial(stacked, self.box, layers), sets, self.box is not None)
+        w, log_det = cast("tuple[Tensor, Tensor]", AffineStack.apply(stack, z, context, *weights))
+        return w, log_det, None if self.shift is None else self.shift.context(context[:, None])
 
     def log_prob(self, w: Tensor, context: Tensor) -> Tensor:
         """Exact log-densities of any w.
@@ -205,14 +204,14 @@ class ConditionalFlow(nn.Module):
 
 
 def stacked(
-    box: TanhBox | None, sets: Sequence[tuple[Tensor, Tensor]], z: Tensor, terms: Tensor, *weights: Tensor
+    box: TanhBox | None, layers: Sequence[AffineCoupling], z: Tensor, context: Tensor, *weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What `fused.AffineStack` computes, by the plain layers; its arguments but for the box itself."""
-    own = (weights[i : i + 3] for i in range(0, len(weights), 3))
-    steps = (
-        partial(affine, term=term.t()[:, None], sets=part, inner=inner, outer=outer, bias=bias)
-        for part, term, (inner, outer, bias) in zip(sets, terms.chunk(len(sets)), own, strict=True)
-    )
+    """What `AffineStack` computes, by the plain layers with its weights."""
+    steps = []
+    for i, layer in enumerate(layers):
+        weight, shift, inner, outer, bias = weights[i :: len(layers)]
+        term = F.linear(context[:, None], weight, shift)
+        steps.append(partial(affine, term=term, sets=(layer.kept, layer.moved), inner=inner, outer=outer, bias=bias))
     return through(z, steps, box)
 
 

@@ -39,15 +39,10 @@ class ContextLayer(Flow, ABC):
         """The transform or its inverse given the context term, and its log-determinant."""
 
 
-def context_weights(layers: Sequence[ContextLayer]) -> tuple[Tensor, Tensor]:
-    """The weights (features, E) and biases (features,) of all layers' context terms, one after another."""
-    weight = torch.cat([layer.context.weight for layer in layers])
-    return weight, torch.cat([layer.context.bias for layer in layers])
-
-
 def context_terms(layers: Sequence[ContextLayer], context: Tensor) -> tuple[Tensor, ...]:
     """Every layer's context term for contexts (..., E), by one product with all their weights."""
-    weight, bias = context_weights(layers)
+    weight = torch.cat([layer.context.weight for layer in layers])
+    bias = torch.cat([layer.context.bias for layer in layers])
     sizes = [layer.context.out_features for layer in layers]
     return torch.nn.functional.linear(context, weight, bias).split(sizes, -1)
 
