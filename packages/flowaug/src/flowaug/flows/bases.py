@@ -132,9 +132,9 @@ class MixtureBase(ConditionalBase):
         """See `ConditionalBase.draw`."""
         raw = self._raw(context)
         if self.gradient == "straight_through":
-            parameters = [value[:, None] for value in self._mixture(raw)]
-            z = straight_through_mixture(*parameters, n, self.temperature, generator)
-            return z, mixture_log_prob(z, *parameters)
+            log_weights, loc, log_scale = (value[:, None] for value in self._mixture(raw))
+            z = straight_through_mixture(log_weights, loc, log_scale, n, self.temperature, generator)
+            return z, mixture_log_prob(z, log_weights, loc, log_scale)
         with torch.no_grad():
             log_weights, loc, log_scale = self._mixture(raw)
             z = draw_components(log_weights, loc, log_scale, n, generator)

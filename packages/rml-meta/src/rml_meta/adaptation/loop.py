@@ -26,6 +26,7 @@ def loop_path(loop: InnerLoop, x: Tensor, y: Tensor) -> list[Params]:
                 loss, list(source.values()), create_graph=keep and not loop.first_order, allow_unused=True
             )
         fast = descend(source if keep else fast, rate, grads)
+        del loss, grads, source  # the next step is made where they were
         path.append(fast)
     return path
 

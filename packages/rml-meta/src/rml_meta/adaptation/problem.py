@@ -143,4 +143,9 @@ def _of_step(rate: Rate, names: Sequence[str]) -> dict[str, float | Tensor]:
 
 def descend(fast: Params, rate: Mapping[str, float | Tensor], grads: Sequence[Tensor | None]) -> Params:
     """One step down the gradients; a parameter that the loss does not use stays."""
-    return {n: p if g is None else p - rate[n] * g for (n, p), g in zip(fast.items(), grads, strict=True)}
+    return {n: p if g is None else _less(p, rate[n], g) for (n, p), g in zip(fast.items(), grads, strict=True)}
+
+
+def _less(p: Tensor, rate: float | Tensor, g: Tensor) -> Tensor:
+    """p - rate g, by one operation where the rate is a number."""
+    return p - rate * g if isinstance(rate, Tensor) else torch.sub(p, g, alpha=rate)
