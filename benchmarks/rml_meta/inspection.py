@@ -12,7 +12,6 @@ import torch
 from rml_meta import inspect_environments
 from rml_meta.cli import class_split
 from rml_meta.environments import ColourEnvironments, TransformEnvironments
-from rml_meta.evaluation.inspection import nuisance_statistics
 from robustvision_core.data import EpisodeSampler
 from robustvision_core.data.episodes.sampler import Environments
 from robustvision_core.run import plots
@@ -74,24 +73,27 @@ def top_row(images: Tensor) -> Tensor:
     return images[..., :6, :].mean((-3, -2)).unflatten(-1, (7, -1)).mean(-1)
 
 
-CASES: dict[str, tuple[Environments, int, Callable[[Tensor], Tensor]]] = {
+CASES: dict[str, tuple[Environments, int, Callable[[Tensor], Tensor] | None]] = {
     "colour, a map of each environment": (
         ColourEnvironments((0.9, 0.8)),
         3,
-        nuisance_statistics,
+        None,
     ),
-    "colour, one map": (ColourEnvironments((0.9, 0.8), shared_map=True), 3, nuisance_statistics),
+    "colour, one map": (ColourEnvironments((0.9, 0.8), shared_map=True), 3, None),
     "plain, and brightness and contrast changed": (
         TransformEnvironments(("identity", "jitter")),
         1,
-        nuisance_statistics,
+        None,
     ),
-    "grey of a frame, a map of each environment": (Drawn(frame, False), 1, nuisance_statistics),
-    "grey of a frame, one map": (Drawn(frame, True), 1, nuisance_statistics),
-    "place of a dot, a map of each environment": (Drawn(dot, False), 1, nuisance_statistics),
+    "grey of a frame, a map of each environment": (Drawn(frame, False), 1, None),
+    "grey of a frame, one map": (Drawn(frame, True), 1, None),
+    "place of a dot, a map of each environment": (Drawn(dot, False), 1, None),
+    "place of a dot, one map": (Drawn(dot, True), 1, None),
+    "plain, and turned by 90 degrees": (TransformEnvironments(("identity", "rotate90")), 1, None),
+    "plain, and out of focus": (TransformEnvironments(("identity", "blur")), 1, None),
     "place of a dot, statistics of the top given": (Drawn(dot, False), 1, top_row),
 }
-RIGHT = (True, False, False, True, False, True, True)
+RIGHT = (True, False, False, True, False, True, False, False, False, True)
 
 
 def row(name: str, right: bool) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def gain(name: str) -> str:
         rows = json.loads((RESULTS / "colour.json").read_text(encoding="utf-8"))["rows"]
         found = next(r for r in rows if r["colour map"] == looks[name] and r["method"] == "RML")
         return found["shifted, over MAML"]
-    if name.startswith("plain"):
+    if name.startswith("plain, and brightness"):
         cells = json.loads((RESULTS / "omniglot.json").read_text(encoding="utf-8"))["cells"]
         first = {c["method"]: c["novel"]["accuracy"] for c in reversed(cells)}  # those of 1 shot come first
         return f"{100 * (first['rml'] - first['maml']):+.1f} (one seed)"
@@ -132,7 +134,7 @@ def gain(name: str) -> str:
 
 def draw(tables: dict[str, list[Any]]) -> None:
     """The exchange of probes of every case, the seeds' mean."""
-    drawn, axes = plots.figure(10, 5.2, nrows=2, ncols=4, squeeze=False)
+    drawn, axes = plots.figure(12, 5.2, nrows=2, ncols=5, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     for place, (name, of_seeds) in zip(axes.flat, tables.items(), strict=False):

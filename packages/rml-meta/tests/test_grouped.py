@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rml_meta import MAML, RML, Classifier, CosineLinear, Episode, adapt, build_backbone
+from rml_meta.adaptation import grouped
 from rml_meta.adaptation.batch_norm import batch_norm
 from torch import Tensor, nn
 
@@ -76,6 +77,12 @@ def test_gradients_are_those_of_the_loop(name: str) -> None:
     found = {b: gradient(MAML(model, 0.1, 2, backend=b), e) for b in ("loop", "grouped", "auto")}  # type: ignore[arg-type]
     torch.testing.assert_close(found["grouped"], found["loop"], rtol=1e-9, atol=1e-11)
     assert torch.equal(found["auto"], found["loop" if name == "resnet10" else "grouped"])  # of up to 512 channels
+
+
+@pytest.mark.parametrize("name", ["strided, grouped, dilated, no bias", "conv4"])
+def test_wide_convolutions_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped, "WIDE", 3)
+    test_gradients_are_those_of_the_loop(name)
 
 
 @pytest.mark.parametrize(

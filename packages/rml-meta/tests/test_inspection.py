@@ -10,6 +10,7 @@ import torch
 from rml_meta import ColourEnvironments, Episode, TransformEnvironments, inspect_environments
 from rml_meta.cli import main
 from rml_meta.evaluation.inspection import nuisance_statistics
+from rml_meta.evaluation.probes import place_statistics
 from torch import Tensor
 
 
@@ -72,6 +73,42 @@ def test_a_nuisance_of_ones_own() -> None:
     assert inspect_environments(tasks(own)).helps
     by_edges = inspect_environments(tasks(own), statistics=lambda x: nuisance_statistics(x)[..., -1:])
     assert not by_edges.helps  # brightness is no part of it
+
+
+def a_dot(shared: bool) -> Any:
+    """A white square in one of five places, that of the label nine times in ten."""
+
+    def make(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        orders = torch.stack([torch.randperm(5, generator=generator) for _ in images])
+        place = (orders[:1].expand_as(orders) if shared else orders).gather(1, labels)
+        other = torch.randint(5, place.shape, generator=generator)
+        place = torch.where(torch.rand(place.shape, generator=generator) < 0.9, place, other)
+        at = torch.arange(12) // 2 == 1 + place[..., None]
+        square = at[..., None, :] & (torch.arange(12) // 2 == 2)[:, None]
+        return images.masked_fill(square[:, :, None], 1.0)
+
+    return make
+
+
+@pytest.mark.parametrize("ink", [True, False])
+def test_a_dot_whose_place_says_the_label_is_found(ink: bool) -> None:
+    report = inspect_environments(tasks(a_dot(shared=False), ink=ink))
+    assert report.helps
+    assert str(report).startswith("Single places of the images say the label in one environment")
+    shared = inspect_environments(tasks(a_dot(shared=True), ink=ink))
+    assert not shared.helps
+
+
+def test_places_are_chosen_on_other_tasks_than_they_are_probed_on() -> None:
+    few = tasks(a_dot(shared=False))
+    assert not inspect_environments([Episode(*(value[:3] for value in few[0][:4]))]).helps  # too few to choose by
+    x = torch.zeros(1, 2, 3, 14, 14)
+    x[..., 1, 2:4, 4:6] = 1.0
+    pieces = place_statistics(x)
+    assert pieces.shape == (1, 2, 147)
+    expected = torch.zeros(147)
+    expected[49:98], expected[49 + 7 + 2] = -1 / 49, 48 / 49
+    torch.testing.assert_close(pieces[0, 0], expected)
 
 
 def test_refusals() -> None:

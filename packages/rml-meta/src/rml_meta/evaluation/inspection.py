@@ -8,15 +8,17 @@ statistics, alike in every task, is taken into account first: it is no relation 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rml_meta.episode import EpisodeLike
 from rml_meta.evaluation.intervals import mean_interval
+from rml_meta.evaluation.probes import exchange, misleading, own_and_others, place_statistics
+
+Statistics = Callable[[Tensor], Tensor]
 
 SAYS = 0.2
 """A probe says the label where it is this far above chance in its own environment."""
@@ -35,6 +37,7 @@ class EnvironmentReport:
         within: Mean accuracy in the probe's own environment.
         across: Mean accuracy in the others.
         interval: Half width of the confidence interval of `within - across`, over tasks.
+        cue: What the probes were given, in words.
         helps: Whether the environments are such as robust meta-learning was found to help with.
     """
 
@@ -43,6 +46,7 @@ class EnvironmentReport:
     within: float
     across: float
     interval: float
+    cue: str = "Colour, brightness and contrast"
 
     @property
     def helps(self) -> bool:
@@ -54,16 +58,16 @@ class EnvironmentReport:
         own, other, chance = (f"{100 * value:.0f} %" for value in (self.within, self.across, self.chance))
         if self.helps:
             return (
-                f"Colour, brightness and contrast say the label in one environment ({own}, chance {chance}) and not in "
+                f"{self.cue} say the label in one environment ({own}, chance {chance}) and not in "
                 f"the others ({other}): here robust meta-learning was found to help much."
             )
         if self.within - self.chance >= SAYS:
             return (
-                f"Colour, brightness and contrast say the label ({own}, chance {chance}), and still do in the other "
+                f"{self.cue} say the label ({own}, chance {chance}), and still do in the other "
                 f"environments ({other}): what misleads is shared by all. No gain over MAML was found there."
             )
         return (
-            f"Colour, brightness and contrast hardly say the label ({own}, chance {chance}; in other environments "
+            f"{self.cue} hardly say the label ({own}, chance {chance}; in other environments "
             f"{other}): nothing here misleads. No gain over MAML is expected."
         )
 
@@ -81,7 +85,7 @@ def nuisance_statistics(images: Tensor) -> Tensor:
 def inspect_environments(
     episodes: Iterable[EpisodeLike],
     *,
-    statistics: Callable[[Tensor], Tensor] = nuisance_statistics,
+    statistics: Statistics | None = None,
     level: float = 0.95,
 ) -> EnvironmentReport:
     """Probe tasks of E environments, (*G, E) leading dimensions, for a nuisance that says the label.
@@ -90,63 +94,62 @@ def inspect_environments(
 
     Args:
         episodes: At least two tasks, of images that are not normalised by environment.
-        statistics: Images (*B, C, H, W) to what may mislead, (*B, F).
+        statistics: Images (*B, C, H, W) to what may mislead, (*B, F). By default colour, brightness and contrast, then
+            the brightness of each of 49 places. Places say the class by its shape too, which misleads nobody: those
+            are probed whose own probes lose most elsewhere, as half of the tasks show, on the other half.
         level: Of the interval.
 
     Raises:
         ValueError: There are fewer than two environments, or two tasks.
     """
+    functions = [nuisance_statistics, place_statistics] if statistics is None else [statistics]
+    ways, (probed, *places) = _tasks(episodes, functions)
+    cue = "Colour, brightness and contrast" if statistics is None else "The statistics given"
+    report = _report(probed, cue, ways, level)
+    if report.helps or not places:
+        return report
+    return _of_places(places[0], ways, level) or report
+
+
+Tasks = list[Tensor]
+"""Statistics (G, E, S, F) and labels (G, E, S) of support images, and the same of query images."""
+
+
+def _tasks(episodes: Iterable[EpisodeLike], functions: Sequence[Statistics]) -> tuple[int, list[Tasks]]:
+    """The number of classes, and of each function the tasks by its statistics."""
     parts, ways = [], 2
     for episode in episodes:
         leading = episode.support_y.shape[:-1]
         if not leading or leading[-1] < 2:
             raise ValueError(f"tasks have leading dimensions {tuple(leading)}: expected (*groups, E) of 2 or more")
         ways = int(episode.support_y.max()) + 1
-        x, q = (statistics(value).double().flatten(0, -4) for value in (episode.support_x, episode.query_x))
-        parts.append((x, episode.support_y.flatten(0, -3), q, episode.query_y.flatten(0, -3)))
+        y, qy = (value.flatten(0, -3) for value in (episode.support_y, episode.query_y))
+        for function in functions:
+            x, q = (function(value).double().flatten(0, -4) for value in (episode.support_x, episode.query_x))
+            parts.append((x, y, q, qy))
     if not parts:
         raise ValueError("there are no tasks: expected two or more")
-    table = _exchange(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)), ways=ways)
-    own = table.diagonal(dim1=-2, dim2=-1).mean(-1)
-    count = table.shape[-1]
-    others = (table.sum((-2, -1)) - own * count) / (count * (count - 1))
+    by_function = (zip(*parts[k :: len(functions)], strict=True) for k in range(len(functions)))
+    return ways, [[torch.cat(part).cpu() for part in of_one] for of_one in by_function]
+
+
+def _report(tasks: Tasks, cue: str, ways: int, level: float) -> EnvironmentReport:
+    x, y, q, qy = tasks
+    table = exchange(x, y, q, qy, ways=ways)
+    own, others = own_and_others(table)
     _, half = mean_interval(own - others, level)
-    return EnvironmentReport(table.mean(0), 1 / ways, float(own.mean()), float(others.mean()), half)
+    return EnvironmentReport(table.mean(0), 1 / ways, float(own.mean()), float(others.mean()), half, cue)
 
 
-def _exchange(x: Tensor, y: Tensor, q: Tensor, qy: Tensor, *, ways: int) -> Tensor:
-    """Accuracy (G, E, E) of the probe of each environment (rows) on the queries of each (columns).
-
-    Args:
-        x: (G, E, S, F) statistics of support images.
-        y: (G, E, S) labels.
-        q: (G, E, Q, F) statistics of query images.
-        qy: (G, E, Q) labels.
-        ways: N.
-    """
-    member = F.one_hot(y, ways).to(x.dtype)
-    means = (member.transpose(-1, -2) @ x) / member.sum(-2).clamp_min(1)[..., None]
-    rest = x - member @ means
-    scale = x.var(-2, correction=0).mean(-1)[..., None, None].clamp_min(1e-12)
-    identity = torch.eye(x.shape[-1], dtype=x.dtype)
-    covariance = rest.transpose(-1, -2) @ rest / x.shape[-2] + 0.05 * scale * identity
-    columns = []
-    for j in range(x.shape[1]):
-        # the means of environment i as j would show them; of j itself as they are
-        shown = torch.stack(
-            [means[:, i] if i == j else _carried(means[:, i], means[:, j]) for i in range(x.shape[1])], 1
-        )
-        weight = torch.linalg.solve(covariance[:, j, None], shown.transpose(-1, -2)).transpose(-1, -2)
-        scores = q[:, j, None] @ weight.transpose(-1, -2) - 0.5 * (weight * shown).sum(-1)[..., None, :]
-        columns.append((scores.argmax(-1) == qy[:, j, None]).double().mean(-1))
-    return torch.stack(columns, -1)
-
-
-def _carried(source: Tensor, target: Tensor) -> Tensor:
-    """Class means (G, N, F) of one environment as another shows them, by the affine map that fits all tasks best."""
-    x, y = source.flatten(0, 1), target.flatten(0, 1)
-    centre, goal = x.mean(0), y.mean(0)
-    gram = (x - centre).T @ (x - centre)
-    ridge = 1e-3 * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(x.shape[-1], dtype=x.dtype)
-    change = torch.linalg.solve(gram + ridge, (x - centre).T @ (y - goal))
-    return (source - centre) @ change + goal
+def _of_places(tasks: Tasks, ways: int, level: float) -> EnvironmentReport | None:
+    """What the places say that mislead, where that is so: found in half of the tasks, probed in the other half."""
+    half = len(tasks[0]) // 2
+    if half < 2:
+        return None
+    x, y, q, qy = (value[:half] for value in tasks)
+    chosen = misleading(x, y, q, qy, ways=ways)
+    if not len(chosen):
+        return None
+    x, y, q, qy = (value[half:] for value in tasks)
+    report = _report([x[..., chosen], y, q[..., chosen], qy], "Single places of the images", ways, level)
+    return report if report.helps else None
