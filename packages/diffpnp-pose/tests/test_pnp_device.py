@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffpnp_pose import Huber, SampleConsensus, reproject, solve_pnp
 from diffpnp_pose.geometry import quaternions
-from diffpnp_pose.pnp import linearise, problem, refine
+from diffpnp_pose.pnp import moments, problem, refine
 from diffpnp_pose.pnp.consensus import samples
 from diffpnp_pose.pnp.starts import algebraic, p3p
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 CONSTANTS = (
     quaternions.outer_product_matrix,
-    linearise._constants,
+    moments._constants,
     p3p.places_on,
     problem._stand_in,
     refine._constants,

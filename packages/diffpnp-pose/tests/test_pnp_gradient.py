@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffpnp_pose import Huber, PnPLayer, SampleConsensus, project_pose, so3_exp, solve_pnp, transform
 from diffpnp_pose.geometry import quaternions
-from diffpnp_pose.pnp import linearise, problem, refine
+from diffpnp_pose.pnp import moments, problem, refine
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -254,7 +254,7 @@ def test_layer_trains_its_points(make_case: Callable[..., Any]) -> None:
 
 
 def test_what_is_kept_from_inference_mode_serves_training(make_case: Callable[..., Any]) -> None:
-    for kept in (linearise._constants, refine._constants, quaternions.outer_product_matrix, problem._stand_in):
+    for kept in (moments._constants, refine._constants, quaternions.outer_product_matrix, problem._stand_in):
         kept.cache_clear()
     case = make_case(3, 6, 1.0)
     with torch.inference_mode():

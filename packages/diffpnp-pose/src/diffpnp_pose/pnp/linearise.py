@@ -8,17 +8,23 @@ With `q = R z`, `p = q + t`, `u = K p / p_z`, residual `r = u - x` and point wei
     Hessian  = sum c T^T (B^T D B - (e3 g^T + g e3^T)/p_z) T + rotation term,   D = dpsi/dr
     rotation term (upper left 3x3 block) = sum c ((g q^T + q g^T)/2 - (g . q) I)
 
-The first product alone is the Gauss-Newton matrix.
+The first product alone is the Gauss-Newton matrix. Without Huber's flattening `D = psi/r` is a number, and with the
+rows `a_k` of the affine block and `s = u + r` the matrix between `T^T` and `T` has the short form
+
+    (psi/r) / p_z^2 (a_0 a_0^T + a_1 a_1^T - sum_k s_k (a_k e3^T + e3 a_k^T) + (|u|^2 + 2 u . r) e3 e3^T)
+
+(with `s = u` and `|u|^2` for Gauss-Newton), so that four weights a point make the Hessian, three more the gradient.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from diffpnp_pose.devices import kept
+from diffpnp_pose.pnp.moments import assemble, metric_of, products
 
 _NEAREST = 1e-6  # a point counts as in front of the camera from this depth on, in object radii
 
@@ -41,6 +47,11 @@ class Problem:
     c: Tensor
     delta: Tensor | None = None
 
+    @cached_property
+    def metric(self) -> Tensor:
+        """`metric_of` the affine blocks, which many linearisations share."""
+        return metric_of(self.affine)
+
     def select(self, index: Tensor) -> Problem:
         """The problems at these positions of the batch (an index or a mask); positions may repeat."""
         delta = None if self.delta is None else self.delta[index]
@@ -53,8 +64,7 @@ class Local:
 
     Attributes:
         cost: costs, `(B,)`; infinite with a point behind the camera.
-        system: Hessian, and the gradient as a seventh row, `(B, 7, 7)`: one tensor, since the solver copies it often.
-            The seventh column is what the product that they come from leaves there.
+        system: Hessian, and the gradient as a seventh row, `(B, 7, 6)`: one tensor, since the solver copies it often.
     """
 
     cost: Tensor
@@ -63,26 +73,12 @@ class Local:
     @property
     def hessian(self) -> Tensor:
         """Hessians, `(B, 6, 6)`."""
-        return self.system[:, :6, :6]
+        return self.system[:, :6]
 
     @property
     def gradient(self) -> Tensor:
         """Gradients, `(B, 6)`."""
-        return self.system[:, 6, :6]
-
-
-@kept
-def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Constant maps: the rotation term's `(9, 42)` from `g q^T`, and `(7, 3)` that places `T^T e3` among 7 rows."""
-    rotation = torch.zeros(3, 3, 7, 6, dtype=dtype)
-    for i in range(3):
-        for j in range(3):
-            rotation[i, j, i, j] += 0.5
-            rotation[i, j, j, i] += 0.5
-        rotation[i, i, range(3), range(3)] -= 1.0
-    place = torch.zeros(7, 3, dtype=dtype)
-    place[0, 1], place[1, 0], place[5, 2] = 1.0, -1.0, 1.0
-    return rotation.view(9, 42).to(device), place.to(device)
+        return self.system[:, 6]
 
 
 def huber(r: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -113,7 +109,7 @@ def camera_points(problem: Problem, R: Tensor, t: Tensor) -> tuple[Tensor, Tenso
     depth = p[:, 2:]
     inverse = depth.reciprocal()
     u = torch.bmm(problem.affine, p[:, :2]) * inverse
-    return q, inverse, u, (depth > _NEAREST).all(-1)[:, 0]
+    return q, inverse, u, depth.amin(-1)[:, 0] > _NEAREST
 
 
 def cost_of(problem: Problem, R: Tensor, t: Tensor) -> Tensor:
@@ -138,34 +134,38 @@ def linearise(problem: Problem, R: Tensor, t: Tensor, exact: bool = True) -> Loc
     q, inverse, u, front = camera_points(problem, R, t)
     r = u - problem.x
     loss, weight = (None, None) if problem.delta is None else huber(r, problem.delta)
-    b = torch.cat([problem.affine.mT[..., None] * inverse[:, None], -(u * inverse)[:, None]], 1)
-    # rows of A: the six columns of the Jacobian and the residual, so that one product gives Hessian, gradient and cost
-    A = torch.cat([torch.linalg.cross(q[:, :, None], b, dim=1), b, r[:, None]], 1)
-    cA = A * (problem.c if weight is None else problem.c * weight)[:, None, None]
-    system = torch.bmm(A.flatten(2), cA.flatten(2).mT)
-    cost = system[:, 6, 6] / 2 if loss is None else (problem.c * loss).sum(-1)
-    if exact:
-        left = system[:, :, :6]
-        left.add_(_curvature(q, inverse, (cA[:, :6] * r[:, None]).sum(2)))
-        if weight is not None:
-            left.sub_(_outlier_curvature(problem, A[:, :6], r, weight))
+    c = problem.c if weight is None else problem.c * weight
+    sums = torch.bmm(products(q), _weights(c[:, None], inverse, u, r, exact).mT)
+    system = assemble(sums, problem.metric, exact)
+    if exact and weight is not None:
+        system = system - _outlier_curvature(problem, q, _back(problem.affine, u, r, inverse), r, weight)
+    cost = sums[:, 3, 7] / 2 if loss is None else (problem.c * loss).sum(-1)
     return Local(torch.where(front, cost, torch.inf), system)
 
 
-def _curvature(q: Tensor, inverse: Tensor, lever: Tensor) -> Tensor:
-    """Second-derivative terms of the Hessian in the shape of the system; `lever = c T^T g` is `(B, 6, n)`."""
-    rotation, place = _constants(q.dtype, q.device)
-    back = torch.bmm(torch.cat([q[:, :2] * inverse, inverse], 1), lever.mT)
-    depth = torch.bmm(place.expand(q.shape[0], 7, 3), back)  # sum of T^T e3 (T^T g)^T / p_z
-    terms = torch.mm(torch.bmm(lever[:, 3:], q.mT).flatten(1), rotation).view(-1, 7, 6)
-    terms[:, :6].sub_(depth[:, :6].mT)
-    return terms.sub_(depth)
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Products of two columns `(B, 2, n)`, `(B, 1, n)`."""
+    return torch.addcmul(a[:, :1] * b[:, :1], a[:, 1:], b[:, 1:])
 
 
-def _outlier_curvature(problem: Problem, J: Tensor, r: Tensor, weight: Tensor) -> Tensor:
-    """What Huber's flattening takes off the Hessian: along the residual its second derivative is zero."""
+def _weights(c: Tensor, inverse: Tensor, u: Tensor, r: Tensor, exact: bool) -> Tensor:
+    """Weights `(B, 8, n)` of the sums over the points: four of the Hessian, three of the gradient, one of the cost."""
+    first = c * inverse
+    second = first * inverse
+    across, size = _dot(u, r), _dot(u, u)
+    s, size = (u + r, torch.add(size, across, alpha=2)) if exact else (u, size)
+    return torch.cat([second, s * second, size * second, r * first, across * first, _dot(r, r) * c], 1)
+
+
+def _back(affine: Tensor, u: Tensor, r: Tensor, inverse: Tensor) -> Tensor:
+    """`B^T r`, `(B, 3, n)`."""
+    return torch.cat([torch.bmm(affine.mT, r), -_dot(u, r)], 1) * inverse
+
+
+def _outlier_curvature(problem: Problem, q: Tensor, back: Tensor, r: Tensor, weight: Tensor) -> Tensor:
+    """What Huber's flattening takes off the system: along the residual its second derivative is zero."""
     inside = weight >= 1
-    square = torch.where(inside, 1.0, (r * r).sum(1))
-    along = (J * r[:, None]).sum(2)
+    square = torch.where(inside, 1.0, _dot(r, r)[:, 0])
+    along = torch.cat([torch.linalg.cross(q, back, dim=1), back], 1)
     change = (along * torch.where(inside, 0.0, problem.c * weight / square)[:, None]) @ along.mT
     return torch.nn.functional.pad(change, (0, 0, 0, 1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffpnp_pose.devices import kept, readable
 from diffpnp_pose.pnp.linearise import Local, Problem, linearise
 
-_GAUSS_NEWTON_STEPS = 2  # away from the optimum the exact Hessian may be indefinite
+_GAUSS_NEWTON_STEPS = 1  # away from the optimum the exact Hessian may be indefinite
 _FIRST_DAMPING, _LAST_DAMPING = 1e-4, 1e9
 _EASIER, _HARDER = 0.1, 20.0
 _LEAST_PIVOT = 1e-12  # of the Hessian scaled to a unit diagonal; under it a direction of the pose is undetermined

@@ -13,7 +13,7 @@ from diffpnp_pose.pnp.linearise import Problem
 _COLLINEAR = 1e-8  # product of the two larger relative scatters; 1e-4 of the length is the least width
 _FLAT = 1e-3  # smallest relative scatter under which depth is not trusted: a thickness of 3 % of the radius
 APART = 1e-4  # of the radius, between two points that are not one
-_PERSPECTIVE_STEPS = 1  # the solver goes on from here; more did not save it a step
+_PERSPECTIVE_STEPS = 2  # the second saves the solver a step, a third would not
 _NEAREST_DEPTH = 1.05  # the start keeps every point in front of the camera
 
 
