@@ -10,7 +10,6 @@ from torch import Tensor
 from diffpnp_pose.geometry.quaternions import rotation_angle
 from diffpnp_pose.pnp.candidates import all_starts, minimise
 from diffpnp_pose.pnp.linearise import Problem, cost_of
-from diffpnp_pose.pnp.refine import determined
 from diffpnp_pose.pnp.starts.orthographic import shape_of
 
 _APART = 1e-3  # radians, or object radii, between two minima that are not one
@@ -52,7 +51,7 @@ def other_minimum(problem: Problem, R: Tensor, t: Tensor) -> Minimum:
     found = minimise(problem.select(rows.repeat(s)), *(torch.cat(part) for part in zip(*starts, strict=True)))
     angle = rotation_angle(found.R.view(s, batch, 3, 3) @ R.mT)
     apart = (angle > _APART) | ((found.t.view(s, batch, 3) - t).abs().amax(-1) > _APART * (1 + t.norm(dim=-1)))
-    real = (found.converged & determined(found.hessian) & found.cost.isfinite()).view(s, batch) & apart
+    real = (found.converged & found.cost.isfinite()).view(s, batch) & apart
     cost = torch.where(real, found.cost.view(s, batch), torch.inf)
     best = cost.argmin(0)
     index, cost = best * batch + rows, cost.gather(0, best[None])[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -21,17 +23,21 @@ _FEW_POINTS = 5  # up to here several minima are common
 
 
 def minimise(problem: Problem, R: Tensor, t: Tensor) -> Estimate:
-    """Refine every item to convergence; on a CPU the few slow ones go on without the others."""
+    """Refine every item to convergence; on a CPU the few slow ones go on without the others.
+
+    Converged are items whose minimum is `determined` too.
+    """
     if not readable(R):
-        return refine(problem, R, t, _DEVICE_STEPS)
-    result = refine(problem, R, t, _COMMON_STEPS)
-    slow = ~result.converged
-    if slow.any():
-        part = groups_with(slow)
-        longer = refine(problem.select(part), result.R[part], result.t[part], _MOST_STEPS, warm=True)
-        longer.iterations += result.iterations[part]
-        _replace(result, part, slow[part], longer)
-    return result
+        result = refine(problem, R, t, _DEVICE_STEPS)
+    else:
+        result = refine(problem, R, t, _COMMON_STEPS)
+        slow = ~result.converged
+        if slow.any():
+            part = groups_with(slow)
+            longer = refine(problem.select(part), result.R[part], result.t[part], _MOST_STEPS, warm=True)
+            longer.iterations += result.iterations[part]
+            _replace(result, part, slow[part], longer)
+    return replace(result, converged=result.converged & determined(result.hessian))
 
 
 def best_of(problem: Problem, starts: list[tuple[Tensor, Tensor]]) -> Estimate:
@@ -61,15 +67,13 @@ def solve_algebraic(problem: Problem) -> Estimate:
 def solve_auto(problem: Problem, shape: Shape) -> Estimate:
     """One weak-perspective start; where its minimum may not be the least one, the other starts too.
 
-    Flat objects, up to five points, poor fits, saddles and items that have not
-    converged get them. Off the CPU, where looking
-    at an item would stall the device, every item does.
+    Flat objects, up to five points, poor fits, saddles and items that have not converged get them. Off the CPU, where
+    looking at an item would stall the device, every item does.
     """
     if not readable(shape.flat):
         return best_of(problem, all_starts(problem, shape))
     result = minimise(problem, *weak_perspective(problem, shape))
-    hard = shape.flat | _few(problem) | _poor(problem, result) | ~(result.converged & determined(result.hessian))
-    hard = hard | _repeated(problem)
+    hard = shape.flat | _few(problem) | _poor(problem, result) | ~result.converged | _repeated(problem)
     if hard.any():
         part = groups_with(hard)
         chosen = problem.select(part)

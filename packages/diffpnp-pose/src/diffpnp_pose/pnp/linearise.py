@@ -143,29 +143,26 @@ def linearise(problem: Problem, R: Tensor, t: Tensor, exact: bool = True) -> Loc
     return Local(torch.where(front, cost, torch.inf), system)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Products of two columns `(B, 2, n)`, `(B, 1, n)`."""
-    return torch.addcmul(a[:, :1] * b[:, :1], a[:, 1:], b[:, 1:])
-
-
 def _weights(c: Tensor, inverse: Tensor, u: Tensor, r: Tensor, exact: bool) -> Tensor:
     """Weights `(B, 8, n)` of the sums over the points: four of the Hessian, three of the gradient, one of the cost."""
     first = c * inverse
     second = first * inverse
-    across, size = _dot(u, r), _dot(u, u)
+    (u0, u1), (r0, r1) = u.split(1, 1), r.split(1, 1)
+    across, size = torch.addcmul(u0 * r0, u1, r1), torch.addcmul(u0 * u0, u1, u1)
+    square = torch.addcmul(r0 * r0, r1, r1)
     s, size = (u + r, torch.add(size, across, alpha=2)) if exact else (u, size)
-    return torch.cat([second, s * second, size * second, r * first, across * first, _dot(r, r) * c], 1)
+    return torch.cat([second, s * second, size * second, r * first, across * first, square * c], 1)
 
 
 def _back(affine: Tensor, u: Tensor, r: Tensor, inverse: Tensor) -> Tensor:
     """`B^T r`, `(B, 3, n)`."""
-    return torch.cat([torch.bmm(affine.mT, r), -_dot(u, r)], 1) * inverse
+    return torch.cat([torch.bmm(affine.mT, r), -(u * r).sum(1, keepdim=True)], 1) * inverse
 
 
 def _outlier_curvature(problem: Problem, q: Tensor, back: Tensor, r: Tensor, weight: Tensor) -> Tensor:
     """What Huber's flattening takes off the system: along the residual its second derivative is zero."""
     inside = weight >= 1
-    square = torch.where(inside, 1.0, _dot(r, r)[:, 0])
+    square = torch.where(inside, 1.0, (r * r).sum(1))
     along = torch.cat([torch.linalg.cross(q, back, dim=1), back], 1)
     change = (along * torch.where(inside, 0.0, problem.c * weight / square)[:, None]) @ along.mT
     return torch.nn.functional.pad(change, (0, 0, 0, 1))

@@ -95,7 +95,7 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
         new_R, new_t = rotated(R, step[:, :3]), t + step[:, 3:]
         trial = linearise(problem, new_R, new_t, exact=i >= cautious - 1)
         accept = active & (trial.cost <= local.cost + _rounding(local.cost))
-        if on_host and accept.all():  # the same values in fewer operations
+        if all_accepted := on_host and bool(accept.all()):  # the same values in fewer operations
             R, t, local = new_R, new_t, trial
         else:
             R, t = torch.where(accept[:, None, None], new_R, R), torch.where(accept[:, None], new_t, t)
@@ -103,7 +103,8 @@ def refine(problem: Problem, R: Tensor, t: Tensor, iterations: int, warm: bool =
         count = count + active
         if i >= cautious:
             converged = converged | (accept & (step.abs().amax(-1) < tolerance) & (damping < _NEWTON_DAMPING))
-        damping = torch.where(accept, damping * _EASIER, damping * _HARDER)
+        easier = damping * _EASIER
+        damping = easier if all_accepted else torch.where(accept, easier, damping * _HARDER)
         active = active & ~converged & (damping < _LAST_DAMPING)
         if on_host and not active.any():
             break

@@ -19,7 +19,7 @@ from diffpnp_pose.pnp.gradients.implicit import ImplicitPose, Solution, reprojec
 from diffpnp_pose.pnp.gradients.published import published_rule
 from diffpnp_pose.pnp.linearise import Problem, linearise
 from diffpnp_pose.pnp.problem import Frame, Inputs, check_tensors, gather_inputs, normalise, resolved
-from diffpnp_pose.pnp.refine import Estimate, determined, rotated
+from diffpnp_pose.pnp.refine import Estimate, rotated
 from diffpnp_pose.pnp.result import PnPResult
 from diffpnp_pose.pnp.robust import Huber, SampleConsensus
 from diffpnp_pose.pnp.starts.control_points import control_point_poses
@@ -163,7 +163,7 @@ def _solve(
     shape = shape_of(problem.z, problem.c)
     found = _search(problem, frame, shape, init, inputs, agreed)
     usable = frame.usable & ~shape.collinear
-    valid = usable & found.converged & found.cost.isfinite() & determined(found.hessian)
+    valid = usable & found.converged & found.cost.isfinite()
     valid = valid & resolved(frame, inputs.eps) & enough_points(problem, shape)
     if agreed is not None:
         valid = valid & agreed.enough

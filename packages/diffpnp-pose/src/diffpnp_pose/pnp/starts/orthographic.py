@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffpnp_pose.devices import readable
+from diffpnp_pose.devices import kept, readable
 from diffpnp_pose.pnp.linearise import Problem
 
 _COLLINEAR = 1e-8  # product of the two larger relative scatters; 1e-4 of the length is the least width
@@ -102,7 +102,7 @@ def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> 
         inverse = torch.where(shape.flat[:, None, None], _inverse_in_plane(shape, normal), inverse)
         side = torch.where(shape.flat[:, None, None], -normal[:, None] if mirrored else normal[:, None], 0.0)
     fit = torch.bmm(inverse, problem.z * problem.c[:, None]).mT
-    nearest = _NEAREST_DEPTH * problem.z.square().sum(1).amax(-1).sqrt()
+    nearest = _NEAREST_DEPTH * problem.z.square().sum(1).amax(-1, keepdim=True).sqrt()
     image = rays
     R, depth = _orthographic(image, fit, side, nearest)
     for _ in range(_PERSPECTIVE_STEPS):
@@ -118,14 +118,14 @@ def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> 
 def _orthographic(image: Tensor, fit: Tensor, side: Tensor | None, nearest: Tensor) -> tuple[Tensor, Tensor]:
     """Rotation, and depth `(B, 1)`, whose scaled orthographic image of the points is closest to `image (B, 2, n)`.
 
-    The depth is at least `nearest (B,)`. `side (B, 1, 3)` is the normal of flat objects, with the sign of the solution
+    The depth is at least `nearest (B, 1)`. `side (B, 1, 3)` is the normal of flat objects, with the sign of the solution
     wanted, and zero for solid ones; None where all are solid.
     """
     axes = torch.bmm(image, fit)
     if side is not None:
         axes = axes + _missing_depth(axes)[:, :, None] * side
     rows, scale = _orthonormal(axes)
-    return _completed(rows), torch.maximum(1 / scale, nearest)[:, None]
+    return _completed(rows), torch.maximum(1 / scale, nearest)
 
 
 def _completed(rows: Tensor) -> Tensor:
@@ -163,9 +163,20 @@ def _missing_depth(M: Tensor) -> Tensor:
 
 
 def _orthonormal(M: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest orthonormal rows `(B, 2, 3)` and mean scale `(B,)` of `M (B, 2, 3)`: the polar factor in closed form."""
-    a, b, _, d = torch.bmm(M, M.mT).flatten(1).unbind(1)
-    root = (a * d - b * b).clamp_min(1e-30).sqrt()
-    trace = (a + d + 2 * root).sqrt()
-    inverse_root = torch.stack([d + root, -b, -b, a + root], -1).view(-1, 2, 2) / (trace * root)[:, None, None]
-    return torch.bmm(inverse_root, M), trace / 2
+    """Nearest orthonormal rows `(B, 2, 3)` and mean scale `(B, 1)` of `M (B, 2, 3)`: the polar factor in closed form."""
+    gram = torch.bmm(M, M.mT).flatten(1)
+    adjugate, eye = _constants(M.dtype, M.device)
+    other = torch.mm(gram, adjugate)
+    root = ((gram * other).sum(1, keepdim=True) / 2).clamp_min(1e-30).sqrt()
+    trace = (gram[:, ::3].sum(1, keepdim=True) + 2 * root).sqrt()
+    inverse_root = torch.addcmul(other, root, eye) / (trace * root)
+    return torch.bmm(inverse_root.view(-1, 2, 2), M), trace / 2
+
+
+@kept
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The map `(4, 4)` from the entries of a symmetric 2x2 matrix to its adjugate's, and the entries of the identity."""
+    adjugate = torch.zeros(4, 4, dtype=dtype)
+    adjugate[0, 3] = adjugate[3, 0] = 1.0
+    adjugate[1, 1] = adjugate[2, 2] = -1.0
+    return adjugate.to(device), torch.eye(2, dtype=dtype, device=device).flatten()
