@@ -11,7 +11,7 @@ from diffpnp_pose import Huber, SampleConsensus, reproject, solve_pnp
 from diffpnp_pose.geometry import quaternions
 from diffpnp_pose.pnp import moments, problem, refine
 from diffpnp_pose.pnp.consensus import samples
-from diffpnp_pose.pnp.starts import algebraic, p3p
+from diffpnp_pose.pnp.starts import algebraic, coefficients, control_points, orthographic, p3p
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,7 +21,10 @@ CONSTANTS = (
     moments._constants,
     p3p.places_on,
     problem._stand_in,
+    orthographic._constants,
     refine._constants,
+    control_points._ends,
+    coefficients._start_places,
     samples._draws,
     algebraic._first_block,
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffpnp_pose import Huber, PnPLayer, SampleConsensus, project_pose, so3_exp, solve_pnp, transform
 from diffpnp_pose.geometry import quaternions
-from diffpnp_pose.pnp import moments, problem, refine
+from diffpnp_pose.pnp import linearise, moments, problem, refine
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -265,3 +265,33 @@ def test_what_is_kept_from_inference_mode_serves_training(make_case: Callable[..
         solve_pnp(x, case.z, case.K, backward=backward).pose.sum().backward()
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("delta", [None, 0.02])
+def test_a_linearisation_is_what_autograd_says(make_case: Callable[..., Any], delta: float | None) -> None:
+    case = make_case(4, 7, 3.0)
+    K = case.K.clone()
+    K[..., 0, 1], K[..., 1, 1] = 12.0, 1.3 * K[..., 1, 1]  # a skewed camera with two focal lengths
+    posed, frame = problem.normalise(problem.gather_inputs(case.x, case.z, K, case.c, None))
+    if delta is not None:
+        posed.delta = torch.full_like(frame.focal, delta)
+    R, t = case.R, (case.t + (case.R @ frame.centre[..., None]).squeeze(-1)) / frame.radius
+
+    def cost(d: Tensor) -> Tensor:
+        return linearise.cost_of(posed, so3_exp(d[:, :3]) @ R, t + d[:, 3:]).sum()
+
+    zero = torch.zeros(4, 6, dtype=torch.float64)
+    local = linearise.linearise(posed, R, t)
+    hessian = torch.autograd.functional.hessian(cost, zero)
+    torch.testing.assert_close(local.cost.sum(), cost(zero))
+    torch.testing.assert_close(local.gradient, torch.func.grad(cost)(zero))
+    torch.testing.assert_close(local.hessian, torch.stack([hessian[b, :, b] for b in range(4)]))
+    if delta is None:
+
+        def residuals(d: Tensor) -> Tensor:
+            _, _, u, _ = linearise.camera_points(posed, so3_exp(d[:, :3]) @ R, t + d[:, 3:])
+            return ((u - posed.x) * posed.c[:, None].sqrt()).flatten(1)
+
+        J = torch.autograd.functional.jacobian(residuals, zero)
+        J = torch.stack([J[b, :, b] for b in range(4)])
+        torch.testing.assert_close(linearise.linearise(posed, R, t, exact=False).hessian, J.mT @ J)

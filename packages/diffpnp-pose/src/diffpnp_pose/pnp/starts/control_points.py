@@ -1,46 +1,46 @@
-"""EPnP (Lepetit, Moreno-Noguer and Fua 2009) with derivatives that do not blow up.
+"""EPnP (Lepetit, Moreno-Noguer and Fua 2009) on small sums, with derivatives that do not blow up.
 
 Points are weighted sums of control points: the centroid, and the columns of the square root of the points' scatter
 added to it, so that they have the object's size and shape; four in space, three in a plane. (The principal axes of the
-paper serve as well, but jump where two of them are equally long.) The control points in the camera frame lie in the
-span of the eigenvectors `v_1 ... v_k` of `M^T M` with the least eigenvalues; their coefficients `beta` keep the
-control points' distances,
+paper serve as well, but jump where two of them are equally long.) With the coordinates `a_i` of the points in control
+points, rows `X, Y, Z` of the control points in the camera frame and rays `(x_i, y_i)`, the algebraic error is
+
+    sum_i c_i ((X - x_i Z) . a_i)^2 + ((Y - y_i Z) . a_i)^2,
+
+so that the depths Z determine X and Y by one small linear system. (The paper takes the eigenvectors of least eigenvalue
+of this form in all twelve unknowns, which is nearly the same space; this one needs no eigenvectors of large matrices,
+and its derivative none at all.) What is left of the form is one in Z, `Z^T S Z`; its eigenvectors, least first, are the
+basis in which the depths have coefficients `beta`. They keep the control points' distances,
 
     min_beta sum_ab (|sum_k beta_k (v_k^a - v_k^b)|^2 - d_ab^2)^2,
 
-started from every kernel size 1..4, minimised by damped Gauss-Newton steps, and chosen by reprojection error. A rigid
-alignment of the points then gives the pose.
+started from every kernel size 1..4. After a few damped Gauss-Newton steps the start whose rigid control points have the
+least algebraic error, by their depth, goes on to the minimum. A rigid alignment then gives the pose. The points are
+gone through once, for the sums.
 
-Derivatives: eigenvectors, coefficients and alignment are computed without a graph; then one Newton step of each, which
-changes no value, is recorded. The chain is the exact derivative of the composed map. Since `beta` spans the whole
-kernel, only the kernel matters and not its basis, so equal eigenvalues inside it do no harm.
+Derivatives: coefficients and alignment are computed without a graph; then one Newton step of each, which changes no
+value, is recorded. The chain is the exact derivative of the composed map. Since `beta` spans all depths, the basis does
+not matter.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from diffpnp_pose.devices import plain, readable
+from diffpnp_pose.devices import kept, plain, readable
 from diffpnp_pose.geometry.matrices import axial
-from diffpnp_pose.pnp.linearise import Problem, cost_of
+from diffpnp_pose.pnp.linearise import Problem
 from diffpnp_pose.pnp.refine import rotated
+from diffpnp_pose.pnp.starts.coefficients import approach, beta_starts, descend, distance_model
 from diffpnp_pose.pnp.starts.orthographic import normal_of, rays_of, shape_of
 
-_BETA_STEPS = 25
-_DAMPING = 1e-3  # of the first step
-_SHORT = 1e-7  # relative step from which the recorded Newton step ends at rounding
-# products beta_i beta_j solved for linearly in each start, by kernel size
-_SPACE_STARTS = (
-    [(0, 0)],
-    [(0, 0), (0, 1), (1, 1)],
-    [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)],
-    [(0, j) for j in range(4)],
-)
-_PLANE_STARTS = ([(0, 0)], [(0, 0), (0, 1), (1, 1)], [(0, j) for j in range(3)])
+_RIDGE = 1e-12  # relative to the coordinates' scatter, under rounding
+_TIE = 1e-9  # four points determine no depths; the starts then begin with equal ones
 
 
 def control_point_poses(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -53,11 +53,10 @@ def control_point_poses(problem: Problem) -> tuple[Tensor, Tensor]:
         Rotations `(B, 3, 3)` and translations `(B, 3)`.
     """
     flat = shape_of(problem.z.detach(), problem.c.detach()).flat
-    R, t = _poses(problem, 4)
-    if readable(flat) and not flat.any():
-        return R, t
-    plane_R, plane_t = _poses(problem, 3)
-    return torch.where(flat[:, None, None], plane_R, R), torch.where(flat[:, None], plane_t, t)
+    if not readable(flat) or flat.any():
+        (R, t), (plane_R, plane_t) = _poses(problem, 4), _poses(problem, 3)
+        return torch.where(flat[:, None, None], plane_R, R), torch.where(flat[:, None], plane_t, t)
+    return _poses(problem, 4)
 
 
 def _recorded(value: Tensor) -> bool:
@@ -65,39 +64,90 @@ def _recorded(value: Tensor) -> bool:
     return not plain() or value.requires_grad or unpack_dual(value).tangent is not None
 
 
+@dataclass
+class _Body:
+    """The object in terms of `size = d + 1` control points.
+
+    Attributes:
+        alpha: coordinates of the points in control points, `(B, size, n)`.
+        c: weights of the points, summing to one, `(B, 1, n)`.
+        root: offsets of the control points but the first from it, in columns, `(B, d, d)`.
+        axes: directions of these coordinates in the object's frame, `(B, d, 3)`, or None for the frame's own.
+        moments: `sum c a z^T` of the coordinates but the first and centred points, `(B, d, 3)`.
+        centre: centroid, `(B, 3)`.
+    """
+
+    alpha: Tensor
+    c: Tensor
+    root: Tensor
+    axes: Tensor | None
+    moments: Tensor
+    centre: Tensor
+
+
+@dataclass
+class _Depths:
+    """What the depths of the control points lead to.
+
+    Attributes:
+        gram: `sum c a a^T`, `(B, size, size)`.
+        left: what is left of the algebraic error as a form in the depths, `(B, size, size)`.
+        across: X and Y of the control points from their depths, `(B, 2 size, size)`.
+        kernel: rows X, Y and Z of the control points from coefficients, `(B, 3 size, size)`.
+    """
+
+    gram: Tensor
+    left: Tensor
+    across: Tensor
+    kernel: Tensor
+
+
 def _poses(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
     """Poses with `size` control points: four, or three for points in a plane."""
-    alpha, control = _control_points(problem, size - 1)
-    kernel = _kernel(problem, alpha)  # (B, k, size, 3)
-    pairs = list(combinations(range(size), 2))
-    first, second = [a for a, _ in pairs], [b for _, b in pairs]
-    edges = kernel[:, :, first] - kernel[:, :, second]
-    Q = torch.einsum("bkpi,blpi->bpkl", edges, edges)
-    d2 = (control[:, first] - control[:, second]).square().sum(-1)
-    starts = _beta_starts(Q.detach(), d2.detach(), _SPACE_STARTS if size == 4 else _PLANE_STARTS)
-    batch = Q.shape[0]
-    rows = torch.arange(batch, device=Q.device)
-    every = rows.repeat(len(starts))  # all starts of all items side by side: fewer and larger operations
-    beta = _betas(Q[every], d2[every], torch.cat(starts))
-    R, t = _finish(problem.select(every), alpha[every], kernel[every], beta)
-    cost = cost_of(problem.select(every), R.detach(), t.detach()).nan_to_num(nan=torch.inf)
-    best = cost.view(len(starts), batch).argmin(0) * batch + rows
-    return R[best], t[best]
+    body = _body(problem, size - 1)
+    depths = _depths(problem, body)
+    ends = _ends(size, body.root.dtype, body.root.device)
+    edges = torch.matmul(ends, depths.kernel.view(-1, 3, size, size))  # (B, 3, pairs, size)
+    Q = (edges[..., None] * edges[..., None, :]).sum(1).flatten(1, 2)  # (B, pairs size, size)
+    offsets = torch.nn.functional.pad(body.root.mT, (0, 0, 1, 0))
+    d2 = torch.matmul(ends, offsets).square().sum(-1)
+    with torch.no_grad():
+        beta = _search(body, depths, Q.detach(), d2.detach())
+    model = distance_model(Q, d2, beta)
+    beta = beta - torch.linalg.solve_ex(model.hessian(Q, exact=True).detach(), model.gradient)[0]
+    control = torch.bmm(depths.kernel, beta[..., None]).view(-1, 3, size)
+    control = control * torch.where(control[:, 2, 0] < 0, -1.0, 1.0)[:, None, None]
+    R = _alignment(torch.bmm(control[..., 1:] - control[..., :1], body.moments))
+    return R, control[..., 0] - (R @ body.centre[..., None]).squeeze(-1)
 
 
-def _control_points(problem: Problem, dimensions: int) -> tuple[Tensor, Tensor]:
-    """Coordinates `(B, size, n)` of the points in control points, and the control points' offsets `(B, size, d)`.
-
-    Offsets from the centroid are expressed in space, or in the basis of the points' plane; only distances matter.
-    """
+def _body(problem: Problem, dimensions: int) -> _Body:
     c = problem.c[:, None] / problem.c.sum(-1)[:, None, None]
-    z = problem.z - (c * problem.z).sum(-1, keepdim=True)
-    if dimensions == 2:
-        z = _plane_basis(normal_of(shape_of(z, c[:, 0]))) @ z
-    root = _square_root((z * c) @ z.mT)
-    alpha = torch.linalg.solve_ex(root, z)[0]
-    alpha = torch.cat([1 - alpha.sum(1, keepdim=True), alpha], 1)
-    return alpha, torch.nn.functional.pad(root, (0, 0, 1, 0))
+    centre = (c * problem.z).sum(-1, keepdim=True)
+    z = problem.z - centre
+    axes = _plane_basis(normal_of(shape_of(z, c[:, 0]))) if dimensions == 2 else None
+    flat = z if axes is None else torch.bmm(axes, z)
+    root = _square_root(torch.bmm(flat * c, flat.mT))
+    a = torch.linalg.solve_ex(root, flat)[0]
+    alpha = torch.cat([1 - a.sum(1, keepdim=True), a], 1)
+    return _Body(alpha, c, root, axes, torch.bmm(a * c, z.mT), centre[..., 0])
+
+
+def _depths(problem: Problem, body: _Body) -> _Depths:
+    rays, alpha = rays_of(problem), body.alpha
+    size = alpha.shape[1]
+    factors = torch.cat([torch.ones_like(body.c), rays, (rays * rays).sum(1, keepdim=True)], 1) * body.c
+    sums = torch.bmm((factors[:, :, None] * alpha[:, None]).flatten(1, 2), alpha.mT)
+    gram, x, y, both = sums.split(size, 1)
+    # the little that is added keeps points in a plane, which have a result of their own, from dividing by zero
+    regular = gram + _RIDGE * torch.eye(size, dtype=gram.dtype, device=gram.device)
+    across = torch.linalg.solve_ex(regular, torch.cat([x, y], 2))[0]
+    across = torch.cat(across.split(size, 2), 1)
+    left = both - torch.bmm(torch.cat([x, y], 2), across)
+    with torch.no_grad():
+        tie = _TIE * (torch.eye(size, dtype=left.dtype, device=left.device) - 1 / size)
+        basis = torch.linalg.eigh(left.detach() + tie)[1]
+    return _Depths(gram, left, across, torch.cat([torch.bmm(across, basis), basis], 1))
 
 
 def _plane_basis(normal: Tensor) -> Tensor:
@@ -120,95 +170,42 @@ def _square_root(S: Tensor) -> Tensor:
     return V @ (torch.diag_embed(roots) + change) @ V.mT
 
 
-def _kernel(problem: Problem, alpha: Tensor) -> Tensor:
-    """Eigenvectors of least eigenvalue of `M^T M`, as many as control points, `(B, k, size, 3)`."""
-    x, y = rays_of(problem).unbind(1)
-    size = alpha.shape[1]
-    zero, root = torch.zeros_like(alpha), problem.c.clamp_min(1e-300).sqrt()[:, None]
-    a = alpha * root
-    rows = torch.cat(
-        [torch.stack([a, zero, -a * x[:, None]], 2), torch.stack([zero, a, -a * y[:, None]], 2)], -1
-    ).flatten(1, 2)  # (B, 3 size, 2 n)
-    A = rows @ rows.mT
-    with torch.no_grad():
-        values, vectors = torch.linalg.eigh(A)
-    V, W = vectors[..., :size], vectors[..., size:]
-    if not _recorded(A):
-        return V.mT.unflatten(-1, (size, 3))
-    gap = values[:, None, :size] - values[:, size:, None]
-    # first-order motion of the kernel out of itself; zero in value, the derivative of the invariant subspace
-    V = V + W @ ((W.mT @ (A - A.detach()) @ V) / gap.clamp_max(-1e-30))
-    return V.mT.unflatten(-1, (size, 3))
+@kept
+def _ends(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One control point minus another, for every pair, `(pairs, size)`."""
+    eye = torch.eye(size, dtype=dtype)
+    return torch.stack([eye[a] - eye[b] for a, b in combinations(range(size), 2)]).to(device)
 
 
-def _beta_starts(Q: Tensor, d2: Tensor, starts: tuple[list[tuple[int, int]], ...]) -> list[Tensor]:
-    """Coefficients `(B, k)` from the linearised distance equations, one guess per kernel size."""
-    betas = []
-    for products in starts:
-        L = torch.stack([Q[:, :, i, j] * (1 if i == j else 2) for i, j in products], -1)
-        normal = L.mT @ L
-        ridge = 1e-12 * normal.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] + 1e-30
-        eye = torch.eye(len(products), dtype=Q.dtype, device=Q.device)
-        solved = torch.linalg.solve_ex(normal + ridge * eye, (L.mT @ d2[..., None]).squeeze(-1))[0]
-        beta = Q.new_zeros(Q.shape[0], Q.shape[-1])
-        beta[:, 0] = solved[:, 0].abs().clamp_min(1e-12).sqrt()
-        for (i, j), value in zip(products, solved.unbind(-1), strict=True):
-            if i == 0 and j > 0:
-                beta[:, j] = value / beta[:, 0] * solved[:, 0].sign()
-        betas.append(beta)
-    return betas
+def _search(body: _Body, depths: _Depths, Q: Tensor, d2: Tensor) -> Tensor:
+    """Coefficients `(B, size)` next to the best minimum that the starts lead to."""
+    batch, size = Q.shape[0], Q.shape[2]
+    starts = beta_starts(Q, d2)
+    every = torch.arange(batch, device=Q.device).repeat_interleave(starts.shape[1])
+    beta = approach(Q[every], d2[every], starts.flatten(0, 1))
+    beta = beta.view(batch, -1, size)
+    best = _rigid_error(body, depths, beta).nan_to_num(nan=torch.inf).argmin(1)
+    beta = beta.gather(1, best[:, None, None].expand(-1, 1, size)).squeeze(1)
+    return descend(Q, d2, beta)
 
 
-def _betas(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
-    """Damped Gauss-Newton on the distance equations, then one recorded Newton step.
-
-    An item whose step is short is frozen; on a CPU the loop ends once all are, which changes no result.
-    """
-    fixed_Q, fixed_d2 = Q.detach(), d2.detach()
-    beta = _descend(fixed_Q, fixed_d2, beta)
-    _, gradient, _, hessian = _distance_model(Q, d2, beta)
-    return beta - torch.linalg.solve_ex(hessian.detach(), gradient)[0]
-
-
-def _descend(Q: Tensor, d2: Tensor, beta: Tensor) -> Tensor:
-    damping = torch.full_like(beta[:, :1], _DAMPING)
-    active = torch.ones_like(beta[:, 0], dtype=torch.bool)
-    value, gradient, normal, _ = _distance_model(Q, d2, beta)
-    for _ in range(_BETA_STEPS):
-        raised = normal + torch.diag_embed(normal.diagonal(dim1=1, dim2=2) * damping + 1e-30)
-        step = torch.linalg.solve_ex(raised, gradient)[0]
-        trial = _distance_model(Q, d2, beta - step)
-        accept = active & (trial[0] <= value)
-        wide = accept[:, None]
-        short = step.abs().amax(-1) <= _SHORT * beta.abs().amax(-1)
-        beta, value = torch.where(wide, beta - step, beta), torch.where(accept, trial[0], value)
-        gradient, normal = torch.where(wide, trial[1], gradient), torch.where(wide[..., None], trial[2], normal)
-        damping = torch.where(wide, damping * 0.1, damping * 10)
-        active = active & ~short
-        if readable(active) and not active.any():
-            break
-    return beta
-
-
-def _distance_model(Q: Tensor, d2: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Value, gradient, Gauss-Newton matrix and Hessian of `sum_p (beta^T Q_p beta - d2_p)^2 / 4`."""
-    Qb = (Q @ beta[:, None, :, None]).squeeze(-1)  # (B, p, k)
-    residual = (Qb * beta[:, None]).sum(-1) - d2
-    gauss_newton = 2 * Qb.mT @ Qb
-    hessian = gauss_newton + (residual[..., None, None] * Q).sum(1)
-    return residual.square().sum(-1) / 4, (residual[..., None] * Qb).sum(1), gauss_newton, hessian
-
-
-def _finish(problem: Problem, alpha: Tensor, kernel: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Pose that aligns the object with the points that these coefficients place in the camera frame."""
-    c = problem.c[:, None] / problem.c.sum(-1)[:, None, None]
-    control = torch.einsum("bk,bksi->bsi", beta, kernel)
-    points = control.mT @ alpha  # (B, 3, n)
-    forward = (c[:, 0] * points[:, 2]).sum(-1)
-    points = points * torch.where(forward < 0, -1.0, 1.0)[:, None, None]
-    mean, centre = (c * points).sum(-1, keepdim=True), (c * problem.z).sum(-1, keepdim=True)
-    R = _alignment((c * (points - mean)) @ (problem.z - centre).mT)
-    return R, (mean - R @ centre).squeeze(-1)
+def _rigid_error(body: _Body, depths: _Depths, beta: Tensor) -> Tensor:
+    """Algebraic errors `(B, S)`, over squared depth, of the object moved next to the control points of `beta`."""
+    batch, starts, size = beta.shape
+    control = torch.bmm(beta, depths.kernel.mT).view(batch, starts, 3, size)
+    control = control * torch.where(control[:, :, 2, :1] < 0, -1.0, 1.0)[..., None]
+    offsets = torch.linalg.solve_ex(body.root[:, None], control[..., 1:] - control[..., :1], left=False)[0]
+    first, second = offsets[..., 0], offsets[..., 1]  # where the map to the camera takes two of the object's axes
+    first = first / first.norm(dim=-1, keepdim=True)
+    second = second - first * (first * second).sum(-1, keepdim=True)
+    second = second / second.norm(dim=-1, keepdim=True)
+    turned = torch.stack([first, second, torch.linalg.cross(first, second)], -1)[..., : size - 1]
+    rigid = torch.matmul(turned, body.root[:, None])
+    rigid = control[..., :1] + torch.nn.functional.pad(rigid, (1, 0))
+    depth = rigid[:, :, 2]  # (B, S, size)
+    off = rigid[:, :, :2] - torch.bmm(depth, depths.across.mT).view(batch, starts, 2, size)
+    error = (torch.bmm(off.flatten(1, 2), depths.gram).view_as(off) * off).sum((2, 3))
+    return (error + (torch.bmm(depth, depths.left) * depth).sum(-1)) / depth[..., 0].square()
 
 
 def _alignment(H: Tensor) -> Tensor:

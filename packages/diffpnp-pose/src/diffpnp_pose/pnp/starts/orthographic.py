@@ -118,8 +118,8 @@ def weak_perspective(problem: Problem, shape: Shape, mirrored: bool = False) -> 
 def _orthographic(image: Tensor, fit: Tensor, side: Tensor | None, nearest: Tensor) -> tuple[Tensor, Tensor]:
     """Rotation, and depth `(B, 1)`, whose scaled orthographic image of the points is closest to `image (B, 2, n)`.
 
-    The depth is at least `nearest (B, 1)`. `side (B, 1, 3)` is the normal of flat objects, with the sign of the solution
-    wanted, and zero for solid ones; None where all are solid.
+    The depth is at least `nearest (B, 1)`. `side (B, 1, 3)` is the normal of flat objects, with the sign of the
+    solution wanted, and zero for solid ones; None where all are solid.
     """
     axes = torch.bmm(image, fit)
     if side is not None:
@@ -163,7 +163,7 @@ def _missing_depth(M: Tensor) -> Tensor:
 
 
 def _orthonormal(M: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest orthonormal rows `(B, 2, 3)` and mean scale `(B, 1)` of `M (B, 2, 3)`: the polar factor in closed form."""
+    """Nearest orthonormal rows `(B, 2, 3)` and mean scale `(B, 1)` of `M (B, 2, 3)`, by its polar factor."""
     gram = torch.bmm(M, M.mT).flatten(1)
     adjugate, eye = _constants(M.dtype, M.device)
     other = torch.mm(gram, adjugate)
@@ -175,7 +175,7 @@ def _orthonormal(M: Tensor) -> tuple[Tensor, Tensor]:
 
 @kept
 def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The map `(4, 4)` from the entries of a symmetric 2x2 matrix to its adjugate's, and the entries of the identity."""
+    """The map `(4, 4)` from the entries of a symmetric 2x2 matrix to its adjugate's, and those of the identity."""
     adjugate = torch.zeros(4, 4, dtype=dtype)
     adjugate[0, 3] = adjugate[3, 0] = 1.0
     adjugate[1, 1] = adjugate[2, 2] = -1.0
