@@ -18,7 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 CONSTANTS = (
     quaternions.outer_product_matrix,
-    moments._constants,
+    moments._picked,
+    moments._metric,
+    moments._assembly,
     p3p.places_on,
     problem._stand_in,
     orthographic._constants,

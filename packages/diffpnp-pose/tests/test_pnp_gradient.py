@@ -254,7 +254,14 @@ def test_layer_trains_its_points(make_case: Callable[..., Any]) -> None:
 
 
 def test_what_is_kept_from_inference_mode_serves_training(make_case: Callable[..., Any]) -> None:
-    for kept in (moments._constants, refine._constants, quaternions.outer_product_matrix, problem._stand_in):
+    for kept in (
+        moments._picked,
+        moments._metric,
+        moments._assembly,
+        refine._constants,
+        quaternions.outer_product_matrix,
+        problem._stand_in,
+    ):
         kept.cache_clear()
     case = make_case(3, 6, 1.0)
     with torch.inference_mode():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
 import json
 import pathlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +19,8 @@ from diffpnp_pose.cli.data import load, warn_of_small
 from diffpnp_pose.cli.mesh.objects import diameter, farthest_points, read_mesh, read_object
 from diffpnp_pose.cli.mesh.views import draw_views
 from diffpnp_pose.cli.recipes import MeshOptions, TrainConfig
+from diffpnp_pose.geometry.quaternions import matrix_to_quaternion
+from robustvision_core.cli.parsing import parse
 from robustvision_core.data import Mesh, PoseObject, load_poses
 from robustvision_core.errors import DataError, UserError
 from robustvision_core.run.files import write_json
@@ -111,7 +116,7 @@ def test_coco_keypoints_become_poses(tmp_path: pathlib.Path, crop: bool) -> None
     points, camera, R, t = annotate(tmp_path)
     config = TrainConfig.PRESETS["smoke"].changed(
         **{"data": f"coco:{tmp_path / 'keypoints.json'}", "points": points, "camera": camera, "size": "40x32"},
-        **{"crop.on": crop},
+        **{"crop.enabled": crop},
     )
     parts = [load(config, split) for split in ("train", "val", "test")]
     assert [len(part) for part in parts] == [4, 1, 1]
@@ -156,3 +161,95 @@ def test_objects_too_small_to_be_seen_are_named(tmp_path: pathlib.Path, capsys: 
     small = load_poses("drones", "test", tmp_path, size=(64, 48), count=4, distance=(2.0, 2.5), cache=False)
     warn_of_small(small)
     assert "too small to be seen well" in capsys.readouterr().err
+
+
+Table = tuple[dict[str, str], list[dict[str, Any]], torch.Tensor, torch.Tensor]
+
+
+def tabulate(folder: pathlib.Path, columns: str) -> Table:
+    """Rows for the images of `annotate`, with these groups of columns; the options, and the true poses."""
+    points, camera, R, t = annotate(folder)
+    seen = project(torch.tensor(POINTS).expand(len(R), len(POINTS), 3), R, t, K)
+    rows: list[dict[str, Any]] = []
+    for k in range(len(R)):
+        values: dict[str, Any] = {"File": f"{k}.png"}
+        if "keypoints" in columns:
+            values |= {f"{axis}{p}": float(seen[k, p, i]) for p in range(len(POINTS)) for i, axis in enumerate("xy")}
+            values["x0"] = None if k % 2 else values["x0"]
+        if "matrix" in columns:
+            values |= {f"r{place}": value for place, value in enumerate(R[k].flatten().tolist())}
+        if "quaternion" in columns:
+            values |= dict(zip(("qw", "qx", "qy", "qz"), (3 * matrix_to_quaternion(R[k])).tolist(), strict=True))
+        if "keypoints" not in columns:
+            values |= dict(zip(("tx", "ty", "tz"), t[k].tolist(), strict=True))
+        if "camera" in columns:
+            values |= {"fx": float(K[0, 0]), "fy": float(K[1, 1]), "cx": float(K[0, 2]), "cy": float(K[1, 2])}
+        if "box" in columns:
+            values |= {"left": 10.0, "top": 5.0, "right": 70.0, "bottom": 50.0}
+        if "split" in columns:
+            values["split"] = ("train", "train", "valid", "test", "test", "train")[k]
+        rows.append(values)
+    return {"points": points, "size": "40x32"} | ({} if "camera" in columns else {"camera": camera}), rows, R, t
+
+
+def write_table(path: pathlib.Path, rows: list[dict[str, Any]]) -> str:
+    """The rows as a file of the kind that the name says."""
+    if path.suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        importlib.import_module("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        with open(path, "w", newline="", encoding="utf-8-sig") as file:
+            table = csv.DictWriter(file, list(rows[0]), delimiter=";")
+            table.writeheader()
+            table.writerows(rows)
+    return f"{path.suffix[1:]}:{path}"
+
+
+@pytest.mark.parametrize("columns", ["keypoints split", "matrix camera", "quaternion camera box"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_tables_of_keypoints_or_poses(tmp_path: pathlib.Path, columns: str, suffix: str) -> None:
+    options, rows, R, t = tabulate(tmp_path, columns)
+    data = write_table(tmp_path / f"poses.{suffix}", rows)
+    config = TrainConfig.PRESETS["smoke"].changed(**options, data=data)
+    parts = {split: load(config, split) for split in ("train", "val", "test")}
+    order = {"train": [0, 1, 5], "val": [2], "test": [3, 4]} if "split" in columns else None
+    order = order or {"train": [0, 1, 2, 3], "val": [4], "test": [5]}
+    for split, part in parts.items():
+        assert torch.allclose(part.R, R[order[split]], atol=2e-4)
+        assert torch.allclose(part.t, t[order[split]], atol=1e-4)
+        assert torch.allclose(part.keypoints_2d, project(part.keypoints_3d, part.R, part.t, part.K), atol=1e-3)
+        if "box" in columns:  # from the centre of a pixel to its corner, at half the size and 32/60 of it
+            wanted = (torch.tensor([10.0, 5, 70, 50]) + 0.5) * torch.tensor([0.5, 32 / 60, 0.5, 32 / 60])
+            assert torch.allclose(part.boxes, wanted.expand(len(part), 4), atol=1e-4)
+
+
+def test_what_a_table_lacks_is_said(tmp_path: pathlib.Path) -> None:
+    options, rows, *_ = tabulate(tmp_path, "matrix camera")
+
+    def refused(change: dict[str, Any], message: str, drop: tuple[str, ...] = (), **other: str) -> None:
+        held = [{name: value for name, value in {**row, **change}.items() if name not in drop} for row in rows]
+        data = write_table(tmp_path / "poses.csv", held)
+        with pytest.raises(DataError, match=message):
+            load(TrainConfig.PRESETS["smoke"].changed(**options | other, data=data), "train")
+
+    refused({}, "expected file, and either x0 y0", drop=("tz",))
+    refused({}, "expected file, and either x0 y0", drop=("File",))
+    refused({}, "no camera: give --camera, or the columns fx", drop=("fx",))
+    refused({"ty": "near"}, "row 2: ty is 'near', which is no number")
+    refused({"r4": ""}, "row 2 has no r4")
+    refused({"r4": 7}, "R is no rotation matrix")
+    refused({"File": " "}, "row 2 names no file")
+    refused({"File": "gone.png"}, r"no image gone\.png")
+    (tmp_path / "empty.csv").write_text("file,x0,y0\n")
+    with pytest.raises(DataError, match="holds no rows"):
+        load(TrainConfig.PRESETS["smoke"].changed(**options, data=f"csv:{tmp_path / 'empty.csv'}"), "train")
+    with pytest.raises(DataError, match="cannot be read as a CSV"):
+        load(TrainConfig.PRESETS["smoke"].changed(**options, data="csv:none.csv"), "train")
+    with pytest.raises(UserError, match="needs --points"):
+        TrainConfig(data="csv:x.csv")
+
+
+def test_crops_by_their_former_name() -> None:
+    assert TrainConfig().changed(**{"crop.on": True}).crop.enabled
+    assert parse(TrainConfig, ["--crop.on"], "train").crop.enabled
+    assert not parse(TrainConfig, ["--preset", "mesh", "--crop.no-on"], "train").crop.enabled

@@ -11,7 +11,7 @@ from robustvision_core.data.offline.drones import pixels
 from robustvision_core.errors import DataError
 from torch import Tensor
 
-from diffpnp_pose.cli.coco import load_coco
+from diffpnp_pose.cli.annotated import is_annotated, load_annotated
 from diffpnp_pose.cli.crops.boxes import detected
 from diffpnp_pose.cli.crops.crop_set import cut, opaque
 from diffpnp_pose.cli.crops.whole import resize
@@ -50,10 +50,10 @@ def _images(config: TrainConfig, split: str, count: int, size: tuple[int, int]) 
     """Whole images, or crops; those of train with coverage as fourth channel."""
     if config.data.startswith("mesh:"):
         return load_mesh(config, split, size)
-    if config.data.startswith("coco:"):
-        return load_coco(config, size, _SHARES[split])
+    if is_annotated(config.data):
+        return load_annotated(config, size, split, _SHARES[split])
     held = _load(config, split, count, size)
-    if not config.crop.on:
+    if not config.crop.enabled:
         resized = resize(held, size)
         if split == "train":
             warn_of_small(resized)
@@ -69,7 +69,7 @@ def warn_of_small(poses: PoseSet) -> None:
         sys.stderr.write(
             f"{poses.name}: half of the objects are below {float(extent.median()):.0f} pixels, or "
             f"{float(extent.median()) / STRIDE:.0f} cells of a heat-map: too small to be seen well; "
-            "take a larger --size, or --crop.on\n"
+            "take a larger --size, or --crop.enabled\n"
         )
 
 

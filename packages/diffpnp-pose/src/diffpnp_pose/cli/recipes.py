@@ -52,8 +52,8 @@ class PoseOptions:
 class CropOptions:
     """Crops around the object instead of whole images; the camera matrix follows. Images of mesh: are always crops."""
 
-    on: bool = False
-    """Crop the images of lmo, bop, uava and drones too."""
+    enabled: bool = False
+    """Crop the images of all other sets too."""
     margin: float = 1.4
     """How much larger than the object's box a crop is."""
     boxes: str = ""
@@ -122,12 +122,13 @@ class TrainConfig(RunOptions):
     data: str = "drones"
     """Images with poses: drones (rendered here; synthetic is another name), uava (the paper's), lmo (real photos: the
     first 3/5 of LM-O's test images train, 1/5 validates, 1/5 tests), bop:PATH, mesh:PATH (crops drawn from a PLY or
-    OBJ file), or coco:PATH (images with COCO keypoints; needs `points` and `camera`)."""
+    OBJ file), coco:PATH (images with COCO keypoints; needs `points` and `camera`), or csv:PATH or parquet:PATH (a table
+    of images with keypoints or poses; needs `points`)."""
     points: str = ""
-    """Of coco: a CSV file with the keypoints of the object (columns x, y, z, metres), in the order of the annotations;
-    of mesh: keypoints in place of vertices, in the unit of the mesh."""
+    """Of coco, csv and parquet: a CSV file with the keypoints of the object (columns x, y, z, metres), in the order of
+    the annotations; of mesh: keypoints in place of vertices, in the unit of the mesh."""
     camera: str = ""
-    """Of coco: the camera.json of `calibrate`, whose images they are."""
+    """Of coco, and of tables without fx, fy, cx and cy: the camera.json of `calibrate`, whose images they are."""
     drone: Literal["m2ed", "tello"] = "m2ed"
     """Of drones and uava: m2ed is 0.6 m across, tello a quarter of that."""
     object: int = 1
@@ -168,14 +169,18 @@ class TrainConfig(RunOptions):
 
     PRESETS: ClassVar[dict[str, TrainConfig]]
     MAY_GROW: ClassVar[frozenset[str]] = frozenset({"pose.epochs"})  # more of the first phase would move the second
-    ALIASES: ClassVar[dict[str, str]] = {name: f"pose.{name}" for name in ("loss", "solver", "beta", "clip_norm")}
+    ALIASES: ClassVar[dict[str, str]] = {"crop.on": "crop.enabled", "crop_on": "crop.enabled"} | {
+        name: f"pose.{name}" for name in ("loss", "solver", "beta", "clip_norm")
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data.startswith("mesh:") and not self.crop.on:
-            object.__setattr__(self, "crop", replace(self.crop, on=True))
+        if self.data.startswith("mesh:") and not self.crop.enabled:
+            object.__setattr__(self, "crop", replace(self.crop, enabled=True))
         if self.data.startswith("coco:") and not (self.points and self.camera):
             raise UserError("--data coco:PATH needs --points, a table of the object's keypoints, and --camera")
+        if self.data.startswith(("csv:", "parquet:")) and not self.points:
+            raise UserError(f"--data {self.data} needs --points, a table of the object's keypoints")
         if self.data == "synthetic":
             object.__setattr__(self, "data", "drones")
         if self.network_size not in NETWORK_SIZES[self.network]:
@@ -233,7 +238,7 @@ TrainConfig.PRESETS = {
         epochs=22,
         lr_end=0.03,
         pose=PoseOptions(epochs=5, lr=3e-4),
-        crop=CropOptions(on=True),
+        crop=CropOptions(enabled=True),
     ),
     "cpu": _QUICK,  # a former name
 }

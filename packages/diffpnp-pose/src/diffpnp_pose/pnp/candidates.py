@@ -19,6 +19,7 @@ _MOST_STEPS = 50
 _DEVICE_STEPS = 16  # off the CPU the count is fixed
 _POOR_FIT = 0.25  # residual over the spread of the image points from which another minimum is looked for
 _FEW_TO_COMPARE = 16  # points up to which all pairs are looked at
+_ALIKE, _ROUNDING = 1e-6, 1e-24  # relative and least difference between the costs of two minima
 _FEW_POINTS = 5  # up to here several minima are common
 
 
@@ -113,7 +114,9 @@ def _poor(problem: Problem, found: Estimate) -> Tensor:
 
 
 def _comparable(found: Estimate) -> Tensor:
-    return found.cost.nan_to_num(nan=torch.inf)
+    """Costs to choose by: of starts that lead to one minimum, one that has converged."""
+    cost = found.cost.nan_to_num(nan=torch.inf)
+    return torch.where(found.converged, cost, cost * (1 + _ALIKE) + _ROUNDING)
 
 
 def _replace(target: Estimate, index: Tensor, wanted: Tensor, source: Estimate) -> None:

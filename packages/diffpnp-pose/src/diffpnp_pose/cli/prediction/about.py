@@ -50,7 +50,7 @@ class PosePreprocessing:
 def describe_run(config: TrainConfig, training: PoseSet) -> dict[str, Any]:
     """What a run's checkpoints hold besides weights."""
     _, height, width = training.shape
-    prepared = PosePreprocessing(width, height, config.crop.margin if config.crop.on else 0.0)
+    prepared = PosePreprocessing(width, height, config.crop.margin if config.crop.enabled else 0.0)
     thing = training.objects[0]
     held: dict[str, Any] = {"keypoints": thing.keypoints.cpu(), "diameter": thing.diameter}
     if thing.mesh is not None:

@@ -47,16 +47,16 @@ def _start_places(size: int, dtype: torch.dtype, device: torch.device) -> tuple[
 
 def beta_starts(Q: Tensor, d2: Tensor) -> Tensor:
     """Coefficients `(B, S, size)` from the linearised distance equations, one guess per kernel size."""
-    size, pairs = Q.shape[2], d2.shape[1]
+    (batch, _, size), pairs = Q.shape, d2.shape[1]
     places, factors, at, mixed = _start_places(size, Q.dtype, Q.device)
     columns = Q.view(-1, pairs, size * size).index_select(2, places).view(-1, pairs, *factors.shape) * factors
     L = columns.transpose(1, 2).flatten(0, 1)  # (B S, pairs, 5)
     normal = torch.bmm(L.mT, L).view(-1, *factors.shape, 5)
-    right = torch.matmul(L.mT.reshape(Q.shape[0], -1, pairs), d2[..., None]).view(-1, *factors.shape)
+    right = torch.matmul(L.mT.reshape(batch, factors.numel(), pairs), d2[..., None]).view(batch, *factors.shape)
     ridge = 1e-12 * normal.diagonal(dim1=2, dim2=3).sum(-1, keepdim=True) + 1e-30
     solved = torch.linalg.solve_ex(normal + torch.diag_embed(ridge + (factors == 0)), right)[0]
     first = solved[..., :1].abs().clamp_min(1e-12).sqrt()
-    rest = solved.gather(2, at.expand(Q.shape[0], -1, -1)) * mixed * solved[..., :1].sign() / first
+    rest = solved.gather(2, at.expand(batch, -1, -1)) * mixed * solved[..., :1].sign() / first
     return torch.cat([first, rest], 2)
 
 
@@ -94,7 +94,7 @@ class Model:
 def distance_model(Q: Tensor, d2: Tensor, beta: Tensor) -> Model:
     """The distance equations `Q (B, pairs size, size)`, `d2 (B, pairs)` at coefficients `beta (B, size)`."""
     column = beta[..., None]
-    J = torch.bmm(Q, column).view(*d2.shape, -1)
+    J = torch.bmm(Q, column).view(*d2.shape, beta.shape[1])
     residual = torch.baddbmm(d2[..., None], J, column, beta=-1)
     both = torch.cat([J, residual], 2)
     return Model(torch.bmm(both.mT, both), residual)

@@ -183,7 +183,7 @@ def _search(body: _Body, depths: _Depths, Q: Tensor, d2: Tensor) -> Tensor:
     starts = beta_starts(Q, d2)
     every = torch.arange(batch, device=Q.device).repeat_interleave(starts.shape[1])
     beta = approach(Q[every], d2[every], starts.flatten(0, 1))
-    beta = beta.view(batch, -1, size)
+    beta = beta.view(starts.shape)
     best = _rigid_error(body, depths, beta).nan_to_num(nan=torch.inf).argmin(1)
     beta = beta.gather(1, best[:, None, None].expand(-1, 1, size)).squeeze(1)
     return descend(Q, d2, beta)

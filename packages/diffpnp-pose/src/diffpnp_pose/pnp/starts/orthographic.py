@@ -170,13 +170,12 @@ def _orthonormal(M: Tensor) -> tuple[Tensor, Tensor]:
     root = ((gram * other).sum(1, keepdim=True) / 2).clamp_min(1e-30).sqrt()
     trace = (gram[:, ::3].sum(1, keepdim=True) + 2 * root).sqrt()
     inverse_root = torch.addcmul(other, root, eye) / (trace * root)
-    return torch.bmm(inverse_root.view(-1, 2, 2), M), trace / 2
+    return torch.bmm(inverse_root.view(M.shape[0], 2, 2), M), trace / 2
 
 
 @kept
 def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The map `(4, 4)` from the entries of a symmetric 2x2 matrix to its adjugate's, and those of the identity."""
-    adjugate = torch.zeros(4, 4, dtype=dtype)
-    adjugate[0, 3] = adjugate[3, 0] = 1.0
-    adjugate[1, 1] = adjugate[2, 2] = -1.0
-    return adjugate.to(device), torch.eye(2, dtype=dtype, device=device).flatten()
+    adjugate = [[0.0, 0.0, 0.0, 1.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    eye = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=dtype, device=device)
+    return torch.tensor(adjugate, dtype=dtype, device=device), eye

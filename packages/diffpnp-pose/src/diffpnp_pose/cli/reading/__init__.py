@@ -1,0 +1,1 @@
+"""Files of annotations: images with keypoints or poses of one object."""

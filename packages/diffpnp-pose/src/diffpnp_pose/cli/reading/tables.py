@@ -1,0 +1,139 @@
+"""Tables of images with keypoints or poses: CSV and Parquet.
+
+A row is one object in one image. Columns, in any order, others being left alone:
+
+    file                            the image, beside the table or in a folder images there
+    x0 y0 x1 y1 ...                 pixels of the keypoints, empty where one is not labelled; or
+    r0 ... r8, or qw qx qy qz       rotation, row by row, or as a quaternion, object to camera, and
+    tx ty tz                        translation, metres
+    fx fy cx cy                     camera in pixels, where it is not one for all
+    left top right bottom           box around the object, pixels
+    split                           train, val or test
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from robustvision_core.data.reading.named_labels import SPLIT_COLUMNS, split_called
+from robustvision_core.data.sources.listed import FILES
+from robustvision_core.errors import DataError, UserError
+from torch import Tensor
+
+from diffpnp_pose.cli.reading.annotation import Annotation
+
+_MATRIX, _QUATERNION, _SHIFT = tuple(f"r{k}" for k in range(9)), ("qw", "qx", "qy", "qz"), ("tx", "ty", "tz")
+_CAMERA, _BOX = ("fx", "fy", "cx", "cy"), ("left", "top", "right", "bottom")
+
+
+def read_csv(path: pathlib.Path) -> list[Annotation]:
+    """The rows of a CSV, separated by commas, semicolons or tabs.
+
+    Raises:
+        DataError: The file is missing or no such table, or a column or value is missing.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as text:
+            head = text.readline()
+            text.seek(0)
+            rows = list(csv.DictReader(text, delimiter=max(",;\t", key=head.count), skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
+    return list(_annotations(path, head.strip() and rows, first=2))
+
+
+def read_parquet(path: pathlib.Path) -> list[Annotation]:
+    """The rows of a Parquet file; errors as of `read_csv`, and UserError without pyarrow."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ImportError:
+        raise UserError('parquet: needs pyarrow: pip install "robustvision-core[datasets]"') from None
+    try:
+        rows = read_table(path).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise DataError(f"{path} cannot be read as a Parquet file: {error}") from error
+    return list(_annotations(path, rows, first=1))
+
+
+def _annotations(path: pathlib.Path, rows: Any, first: int) -> Iterator[Annotation]:
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    names = {str(name).strip().lower() for name in rows[0] if name is not None}
+    file = next((name for name in FILES if name in names), None)
+    rotation = next((group for group in (_MATRIX, _QUATERNION) if names.issuperset((*group, *_SHIFT))), ())
+    count = next(k for k in range(len(names) + 1) if not {f"x{k}", f"y{k}"} <= names)
+    if file is None or not (rotation or count):
+        raise DataError(
+            f"{path} has the columns {', '.join(sorted(names))[:200]}: expected file, and either x0 y0 x1 y1 ... or "
+            "tx ty tz with r0 ... r8 or qw qx qy qz"
+        )
+    groups = {name for name in (_CAMERA, _BOX) if names.issuperset(name)}
+    split = next((name for name in SPLIT_COLUMNS if name in names), "")
+    for number, row in enumerate(rows, first):
+        cells = {str(name).strip().lower(): value for name, value in row.items() if name is not None}
+        where = f"{path}, row {number}"
+        camera, box = (_numbers(cells, group, where) if group in groups else None for group in (_CAMERA, _BOX))
+        yield Annotation(
+            _text(cells, file, where),
+            torch.zeros(0, 3, dtype=torch.float64) if rotation else _keypoints(cells, count, where),
+            _pose(cells, rotation, where) if rotation else None,
+            None if camera is None else _matrix(camera),
+            box,
+            split_called(str(cells[split] or "")) if split else "",
+        )
+
+
+def _text(cells: Mapping[str, Any], name: str, where: str) -> str:
+    if not str(cells[name] or "").strip():
+        raise DataError(f"{where} names no {name}")
+    return str(cells[name]).strip()
+
+
+def _number(cells: Mapping[str, Any], name: str, where: str) -> float:
+    """The number in a cell, NaN where it is empty."""
+    held = cells.get(name)
+    try:
+        value = math.nan if held is None or not str(held).strip() else float(held)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: {name} is {held!r}, which is no number") from None
+    if math.isinf(value):
+        raise DataError(f"{where}: {name} is infinite")
+    return value
+
+
+def _numbers(cells: Mapping[str, Any], names: Sequence[str], where: str) -> Tensor:
+    values = torch.tensor([_number(cells, name, where) for name in names], dtype=torch.float64)
+    if missing := [name for name, value in zip(names, values.tolist(), strict=True) if math.isnan(value)]:
+        raise DataError(f"{where} has no {', '.join(missing)}")
+    return values
+
+
+def _keypoints(cells: Mapping[str, Any], count: int, where: str) -> Tensor:
+    pixels = [[_number(cells, f"{axis}{k}", where) for axis in "xy"] for k in range(count)]
+    found = torch.tensor(pixels, dtype=torch.float64)
+    labelled = found.isfinite().all(1, keepdim=True)
+    return torch.cat([torch.where(labelled, found, 0.0), labelled.double()], 1)
+
+
+def _pose(cells: Mapping[str, Any], rotation: Sequence[str], where: str) -> tuple[Tensor, Tensor]:
+    values, t = _numbers(cells, rotation, where), _numbers(cells, _SHIFT, where)
+    if len(values) == len(_MATRIX):
+        return values.view(3, 3), t
+    if not float(values.norm()) > 0:
+        raise DataError(f"{where}: the quaternion is zero")
+    w, x, y, z = (values / values.norm()).tolist()
+    rows = [[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]]
+    rows += [[2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]]
+    rows += [[2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]]
+    return torch.tensor(rows, dtype=torch.float64), t
+
+
+def _matrix(camera: Tensor) -> Tensor:
+    fx, fy, cx, cy = camera.tolist()
+    return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
