@@ -13,12 +13,14 @@ from diffpnp_pose import SampleConsensus, project, rotation_angle, so3_exp, solv
 from torch import Tensor
 
 from benchmarks.common import save
+from benchmarks.memory import peak_mib
 
 QUESTION = "How often does sample consensus find the pose among outliers, and how long does it take? (% right, ms)"
 NOTE = """Batches of 48 random poses 0.5 to 1.3 m before a camera of LM-O, objects of 20 cm, 1 px of noise, outliers
 uniform over a box twice as wide as the object's image, threshold 3 px. Right: under 5 degrees and 5 % of the distance.
 `solve_pnp` is one call of the default `SampleConsensus(3.0)`, gradient left out; PoseLib is called item by item with
-its defaults but for the threshold. Times: medians of processor time a batch on one thread, in turns in one process."""
+its defaults but for the threshold. Times: medians of processor time a batch on one thread, in turns in one process.
+Memory: what a batch adds to the peak of a process of its own."""
 K = torch.tensor([[572.4, 0, 325.3], [0, 573.6, 242.0], [0, 0, 1]], dtype=torch.float64)
 BATCH = 48
 REPEATS = 5
@@ -69,6 +71,13 @@ def right(found: tuple[Tensor, Tensor], R: Tensor, t: Tensor) -> float:
     return 100 * float(((angle < 5) & ((found[1] - t).norm(dim=-1) < 0.05 * t.norm(dim=-1))).double().mean())
 
 
+def memory(name: str, n: int, outliers: float) -> float:
+    """MiB that a batch takes; a small one has been solved before."""
+    lines = "import torch\nfrom benchmarks.diffpnp_pose import consensus as of"
+    lines += f"\nx, z, _, _ = of.scene({n}, {outliers}, torch.Generator().manual_seed({n}))"
+    return peak_mib(f"{lines}\nwarm, call = (lambda: of.{name}(x[:4], z[:4])), (lambda: of.{name}(x, z))")
+
+
 def main() -> None:
     """Measure every cell."""
     torch.set_num_threads(1)
@@ -88,6 +97,7 @@ def main() -> None:
             row: dict[str, Any] = {"n": n, "outliers": outliers}
             for name in found:
                 row |= {f"{name}, right": statistics.mean(found[name]), f"{name}, ms": statistics.median(times[name])}
+            row |= {f"{name}, MiB": memory(name, n, outliers) for name in found}
             rows.append(row | {"ours / poselib, time": row["ours, ms"] / row["poselib, ms"]})
             sys.stdout.write(f"{rows[-1]}\n")
     save(__file__, QUESTION, rows, note=NOTE)
