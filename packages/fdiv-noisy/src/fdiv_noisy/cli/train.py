@@ -159,4 +159,5 @@ def finish(
     run.write_summary(summary)
     plots.training(records, run.plot_path("training"))
     plots.confusion(last, classes, run.plot_path("confusion"), accuracy(last))
-    sys.stdout.write(f"clean test accuracy {100 * accuracy(last):.2f} % (last epoch); run folder {run.folder}\n")
+    what = "test accuracy, its labels as given," if noisy.clean is None else "clean test accuracy"
+    sys.stdout.write(f"{what} {100 * accuracy(last):.2f} % (last epoch); run folder {run.folder}\n")
