@@ -184,6 +184,16 @@ def test_a_table_of_a_cleaned_set_has_its_test_images_and_paths_from_where_it_li
     assert f"the data needs ({120 - len(wrong)}, 2)" in capsys.readouterr().err
 
 
+def test_cleaned_files_of_a_network_that_knows_nothing_come_with_a_warning(folder, tmp_path, capsys) -> None:
+    command, _ = folder
+    relabel = ["--relabel", str(tmp_path / "mended.csv")]
+    assert main([*command, *relabel]) == 0
+    assert "may have made these files worse" not in capsys.readouterr().out
+    torch.save(0.5 + 0.02 * torch.rand(120, 1) * torch.tensor([1.0, -1.0]), tmp_path / "p.pt")
+    assert main([*command, *relabel]) == 0
+    assert "may have made these files worse" in capsys.readouterr().out
+
+
 def as_csv(folder: pathlib.Path, files: list[pathlib.Path]) -> tuple[str, list[str]]:
     lines = [f"{file},{file.parent.name}" for file in files]
     (folder / "t.csv").write_text("\n".join(["file,label", *lines]))

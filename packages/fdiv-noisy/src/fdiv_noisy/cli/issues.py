@@ -18,9 +18,13 @@ from fdiv_noisy.cli.criteria import posteriors
 from fdiv_noisy.cli.data import clean_images, noisy_labels
 from fdiv_noisy.cli.options import IssuesConfig
 from fdiv_noisy.estimation.issues import LabelIssues, label_issues
-from fdiv_noisy.estimation.structure import select_structure
+from fdiv_noisy.estimation.structure import UNLEARNED, select_structure
 
 SHOWN = 40
+DOUBTFUL = (
+    "a network that hardly predicts the labels may have made these files worse than the labels as they are: give "
+    "--probs of a better one, look through issues.png, and compare with training on the labels as they are"
+)
 
 
 def find_issues(config: IssuesConfig) -> None:
@@ -45,6 +49,8 @@ def find_issues(config: IssuesConfig) -> None:
     sys.stdout.write(f"{report}\nabout {expected:.0f} labels to look at first: {folder / 'issues.csv'}\n")
     for sentence in write_cleaned(config, found, samples, names):
         sys.stdout.write(f"{sentence}\n")
+    if UNLEARNED in report.warnings and (config.relabel or config.drop):
+        sys.stdout.write(f"{DOUBTFUL}\n")
 
 
 def read_probs(path: str, samples: ImageSet) -> Tensor:

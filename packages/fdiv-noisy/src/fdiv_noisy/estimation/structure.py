@@ -14,6 +14,7 @@ from fdiv_noisy.estimation.report import NoiseReport
 from fdiv_noisy.estimation.sets import AnchorSets, anchor_sets
 from fdiv_noisy.transition import Sparse, Transition, Uniform, as_matrix, fit_sparse, fit_uniform
 
+UNLEARNED = "the network hardly predicts the labels: train a better one (make_model) before trusting this"
 CLEAN_RATE = 0.03
 TYPICAL = 0.01  # share of a class's samples that count as most typical
 FEWEST_TYPICAL = 60
@@ -255,5 +256,5 @@ def _data_warnings(probs: Tensor, labels: Tensor, sets: AnchorSets) -> list[str]
     share = torch.bincount(labels, minlength=probs.shape[1]).double() / len(labels)
     own = probs.gather(1, labels[:, None]).double().clamp_min(1e-12).log()
     if float(torch.special.entr(share).sum() + own.mean()) < LEAST_GAIN:
-        warnings.append("the network hardly predicts the labels: train a better one (make_model) before trusting this")
+        warnings.append(UNLEARNED)
     return warnings
