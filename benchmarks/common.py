@@ -41,36 +41,6 @@ def interleaved(
     return times
 
 
-def growth_mib(module: str, call: str) -> float:
-    """Growth in MiB of the largest resident memory over one call after the first, in a process of its own.
-
-    Args:
-        module: What to import all names of.
-        call: An expression over these that gives the function to call.
-    """
-    code = (
-        "import sys; sys.path.insert(0, '.')\n"
-        "import torch; torch.set_num_threads(1)\n"
-        f"from {module} import *\nfrom benchmarks.common import reset_peak, peak_kib\n"
-        f"call = {call}\n"
-        "call(); reset_peak(); before = peak_kib(); call(); print((peak_kib() - before) / 1024)\n"
-    )
-    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
-
-
-def reset_peak() -> None:
-    """Start the kernel's record of the largest resident memory anew."""
-    pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_kib() -> int:
-    """Largest resident memory in KiB since then."""
-    lines = pathlib.Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
 def spread(times: Sequence[float]) -> dict[str, float]:
     """Median and quartiles in seconds."""
     low, median, high = statistics.quantiles(times, n=4)

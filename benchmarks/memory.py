@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import subprocess
@@ -13,11 +14,13 @@ _STATUS, _CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/cl
 
 
 def peak_mib(setup: str) -> float:
-    """MiB by which a call raises the largest resident memory of a fresh process on one thread.
+    """MiB by which a call raises the largest resident memory of a fresh process on one thread; NaN where not on Linux.
 
     Args:
         setup: Python lines that make `warm` and `call`; `warm()` runs first and is not counted.
     """
+    if not _CLEAR.exists():
+        return math.nan
     code = (
         f"import torch\ntorch.set_num_threads(1)\n{setup}\nwarm()\n"
         "from benchmarks.memory import growth\nprint(growth(call))\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -12,6 +10,7 @@ from fdiv_noisy import FDivergenceLoss, ForwardCorrection, GCELoss, PeerLoss
 from torch import Tensor, nn
 
 from benchmarks.common import interleaved, save, spread
+from benchmarks.memory import peak_mib
 
 QUESTION = "What does a loss cost, forward and backward, beside nn.CrossEntropyLoss?"
 SIZES = [(128, 10), (128, 100), (1024, 100), (1024, 1000)]
@@ -55,25 +54,14 @@ def step(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tens
 
 
 MEMORY_SIZE = (4096, 1000)
-PEAK = """
-import resource, sys, torch
-from benchmarks.fdiv_noisy.loss_cost import losses, step
-torch.set_num_threads(1)
-loss = losses({k})[sys.argv[1]]
-step(loss, torch.randn(8, {k}, requires_grad=True), torch.randint({k}, (8,)))()
-logits, targets = torch.randn({b}, {k}, requires_grad=True), torch.randint({k}, ({b},))
-start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-step(loss, logits, targets)()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)
-"""
 
 
 def peak_memory(name: str) -> float:
-    """MiB that one call, forward and backward, adds to the peak of a process of its own, at `MEMORY_SIZE`."""
+    """MiB of one call, forward and backward, at `MEMORY_SIZE`, as of `peak_mib`."""
     b, k = MEMORY_SIZE
-    code = PEAK.format(b=b, k=k)
-    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    made = "step(loss, torch.randn({b}, {k}, requires_grad=True), torch.randint({k}, ({b},)))"
+    lines = f"from benchmarks.fdiv_noisy.loss_cost import losses, step\nloss = losses({k})[{name!r}]\n"
+    return peak_mib(f"{lines}warm, call = {made.format(b=8, k=k)}, {made.format(b=b, k=k)}")
 
 
 def main() -> None:

@@ -16,8 +16,9 @@ from flowaug.networks import build
 from flowaug.warp import warp
 from torch import Tensor
 
-from benchmarks.common import growth_mib, interleaved, save
+from benchmarks.common import interleaved, save
 from benchmarks.flowaug._plain import PlainFlow, densities, kornia_warp, plain_warp
+from benchmarks.memory import peak_mib
 
 QUESTION = "What do sampling, warping and prediction cost beside plain per-sample code and kornia?"
 BATCH, SIDE, CONTEXT = 128, 32, 32
@@ -78,12 +79,11 @@ def warping(n: int, repeats: int) -> dict[str, Any]:
     return found | memory(f"warpers({n})")
 
 
-def memory(functions: str) -> dict[str, float | str]:
+def memory(functions: str) -> dict[str, float]:
     """Growth of the largest resident memory over a call, each in a process of its own."""
     names = {"ours": "ours (MiB)", "plain": "plain (MiB)", "other": "the other (MiB)"}
-    if not pathlib.Path("/proc/self/clear_refs").exists():
-        return dict.fromkeys(names.values(), "")
-    of = {key: growth_mib("benchmarks.flowaug.speed", f"{functions}[{key!r}]") for key in names}
+    lines = "from benchmarks.flowaug.speed import *\nwarm = call = "
+    of = {key: peak_mib(f"{lines}{functions}[{key!r}]") for key in names}
     return {shown: round(of[key], 1) for key, shown in names.items()}
 
 

@@ -17,7 +17,8 @@ from rml_meta import MAML, Classifier, Episode, build_backbone
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchmarks.common import growth_mib, interleaved, save, spread
+from benchmarks.common import interleaved, save, spread
+from benchmarks.memory import peak_mib
 
 QUESTION = "What does a second-order meta-step cost in each backend, beside `higher` and a clone-and-adapt loop?"
 TASKS, WAYS, SIDE, LR = 4, 5, 28, 0.01
@@ -135,9 +136,10 @@ def calls(setting: Setting, steps: int) -> dict[str, Callable[[], Tensor]]:
     return made | {"higher": by_higher(setting, steps), "clone and adapt": by_clone(setting, steps)}
 
 
-def peak_mib(network: str, name: str, steps: int) -> float:
-    """Growth of the largest resident memory over one meta-step after the first, in a process of its own."""
-    return growth_mib("benchmarks.rml_meta.backends", f"calls(SETTINGS[{network!r}], {steps})[{name!r}]")
+def peak_of(network: str, name: str, steps: int) -> float:
+    """MiB of one meta-step after the first, as of `peak_mib`."""
+    call = f"calls(SETTINGS[{network!r}], {steps})[{name!r}]"
+    return peak_mib(f"from benchmarks.rml_meta.backends import *\nwarm = call = {call}")
 
 
 def measure(network: str, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -152,7 +154,7 @@ def measure(network: str, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
     row |= {f"{name} / higher": shown(medians, name) for name in (*OWN, "clone and adapt") if name != "higher"}
     row["loop / grouped"] = medians["loop"] / medians["grouped"]
     memory = ("loop", "grouped", "recompute", "higher", "clone and adapt")
-    row |= {f"{name} (MiB)": round(peak_mib(network, name, steps)) if setting.memory else "" for name in memory}
+    row |= {f"{name} (MiB)": round(peak_of(network, name, steps)) if setting.memory else "" for name in memory}
     row["losses differ by"] = max(losses.values()) - min(losses.values())
     return row, seconds
 

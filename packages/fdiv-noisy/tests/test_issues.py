@@ -7,7 +7,6 @@ import pathlib
 import tarfile
 
 import numpy
-import pyarrow.parquet
 import pytest
 import torch
 from fdiv_noisy import Sparse, Uniform, label_issues
@@ -202,7 +201,8 @@ def as_csv(folder: pathlib.Path, files: list[pathlib.Path]) -> tuple[str, list[s
 
 def as_parquet(folder: pathlib.Path, files: list[pathlib.Path]) -> tuple[str, list[str]]:
     table = {"image": [file.read_bytes() for file in files], "label": [file.parent.name for file in files]}
-    pyarrow.parquet.write_table(pyarrow.table(table), folder / "t.parquet")
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table(table), folder / "t.parquet")
     return f"parquet:{folder / 't.parquet'}", [f"{folder / 't.parquet'}, row {row}" for row in range(len(files))]
 
 

@@ -63,11 +63,10 @@ def test_weights_of_another_library_with_another_head(
 
 
 def test_timm_networks_are_built_with_their_own_normalisation() -> None:
+    timm = pytest.importorskip("timm")
     config = TrainConfig(network="timm:resnet10t")
     made = new_classifier(config, 3, 32, 4).network
     assert isinstance(made, Normalised)
-    import timm
-
     own: Any = timm.create_model("resnet10t", pretrained=False).pretrained_cfg
     assert made.mean.flatten().tolist() == pytest.approx(own["mean"])
     assert made.std.flatten().tolist() == pytest.approx(own["std"])
