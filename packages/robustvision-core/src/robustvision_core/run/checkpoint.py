@@ -115,8 +115,8 @@ def _check_content(path: pathlib.Path) -> None:
             damaged = archive.testzip()
     except OSError:
         raise
-    # zipfile says NotImplementedError of a compression that it does not know: a changed byte can ask for one
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, NotImplementedError) as error:
+    # RuntimeError is of a compression or encryption that zipfile does not know: a changed byte can ask for one
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or not a checkpoint{_instead(path)}") from error
     if damaged is not None:
         raise CheckpointError(f"{path} is damaged: its part {damaged} is not what was written{_instead(path)}")
