@@ -19,6 +19,7 @@ from diffpnp_pose import (
     so3_log,
     transform,
 )
+from diffpnp_pose.geometry.quaternions import matrix_to_quaternion, quaternion_to_matrix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -31,6 +32,15 @@ ANGLES = [0.0, 1e-12, 1e-6, 0.031, 0.032, 1.0, 3.0, math.pi - 1e-6]
 def vectors(angle: float, count: int = 4) -> Tensor:
     w = torch.randn(count, 3, dtype=torch.float64)
     return w / w.norm(dim=-1, keepdim=True) * angle
+
+
+@pytest.mark.parametrize("angle", ANGLES)
+def test_quaternions_of_any_length_are_scipys(angle: float) -> None:
+    R = so3_exp(vectors(angle))
+    q = matrix_to_quaternion(R)
+    torch.testing.assert_close(quaternion_to_matrix(-3 * q), R, rtol=0, atol=1e-14)
+    theirs = Rotation.from_quat(q[:, [1, 2, 3, 0]].numpy()).as_matrix()
+    torch.testing.assert_close(quaternion_to_matrix(q), torch.from_numpy(theirs), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("angle", ANGLES)

@@ -13,7 +13,7 @@ from robustvision_core.data.reading.decode import decode
 from robustvision_core.errors import DataError
 from torch import Tensor
 
-from diffpnp_pose.cli.camera import CameraFile, corner_based, read_camera, undistorted
+from diffpnp_pose.cli.camera import CameraFile, corner_based, read_camera, straight, undistorted
 from diffpnp_pose.cli.crops.crop_set import CropSet, cut, opaque
 from diffpnp_pose.cli.crops.whole import resize
 from diffpnp_pose.cli.mesh.objects import diameter, read_points
@@ -21,7 +21,7 @@ from diffpnp_pose.cli.reading.annotation import FEWEST, Annotation
 from diffpnp_pose.cli.reading.coco import read_coco
 from diffpnp_pose.cli.reading.tables import read_csv, read_parquet
 from diffpnp_pose.cli.recipes import TrainConfig
-from diffpnp_pose.distortion import Distortion, undistort_points
+from diffpnp_pose.distortion import undistort_points
 from diffpnp_pose.pnp import solve_pnp
 
 _READERS: dict[str, Callable[[pathlib.Path], list[Annotation]]] = {
@@ -105,7 +105,7 @@ def _item(source: _Source, one: Annotation) -> PoseSet:
 
 def _camera_of(source: _Source, one: Annotation, where: str) -> CameraFile:
     if one.K is not None:
-        return CameraFile(one.K, Distortion(torch.zeros(4, dtype=torch.float64)))
+        return straight(one.K)
     if source.camera is None:
         raise DataError(f"{where}: no camera: give --camera, or the columns fx, fy, cx and cy")
     return source.camera

@@ -61,9 +61,14 @@ def centre_based(K: Tensor) -> Tensor:
     return K - K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 
+def straight(K: Tensor, size: tuple[int, int] | None = None) -> CameraFile:
+    """The camera of a float64 matrix (3, 3) as in the camera file, without distortion."""
+    return CameraFile(K, Distortion(torch.zeros(4, dtype=torch.float64)), size)
+
+
 def pinhole(K: Tensor, size: tuple[int, int] | None = None) -> CameraFile:
     """The camera of a `corner_based` matrix (3, 3), without distortion."""
-    return CameraFile(centre_based(K.double()), Distortion(torch.zeros(4, dtype=torch.float64)), size)
+    return straight(centre_based(K.double()), size)
 
 
 def read_camera(path: str) -> CameraFile:

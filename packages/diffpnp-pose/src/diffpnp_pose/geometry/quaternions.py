@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffpnp_pose.devices import kept
+from diffpnp_pose.geometry.matrices import product, skew
 
 
 def _outer_product(entries: Tensor) -> Tensor:
@@ -46,6 +47,21 @@ def matrix_to_quaternion(R: Tensor) -> Tensor:
     row = four_qq.gather(-2, largest).squeeze(-2)
     q = row / row.norm(dim=-1, keepdim=True)
     return torch.where(q[..., :1] < 0, -q, q)
+
+
+def quaternion_to_matrix(q: Tensor) -> Tensor:
+    """Rotation matrices of quaternions, the inverse of `matrix_to_quaternion`.
+
+    Args:
+        q: quaternions `(w, x, y, z)` of any length but zero, `(..., 4)`.
+
+    Returns:
+        Rotation matrices, `(..., 3, 3)`.
+    """
+    q = q / q.norm(dim=-1, keepdim=True)
+    cross = skew(q[..., 1:])
+    eye = torch.eye(3, dtype=q.dtype, device=q.device)
+    return eye + 2 * (q[..., :1, None] * cross + product(cross, cross))
 
 
 def rotation_angle(R: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from robustvision_core.run.runtime import derive_seed
 from torch import Tensor
 
 from diffpnp_pose.cli.crops.crop_set import CropSet
-from diffpnp_pose.cli.crops.scene import compose, cover, photograph, relit
+from diffpnp_pose.cli.crops.scene import in_scene
 from diffpnp_pose.cli.crops.warp import Camera, follow, mapped, similarities, staying, warp
 from diffpnp_pose.cli.recipes import CropOptions
 
@@ -46,9 +46,7 @@ class CropBatches(PoseBatches):
         maps = similarities(len(rows), (width, height), crop.turn, crop.zoom, crop.shift, draw)
         maps = staying(maps, data.keypoints_2d[rows], (width, height))
         images = warp(data.images[data.image_index[rows]].float().div_(255), maps)
-        scenes = compose(relit(images, self._bank, draw), self._bank, draw)
-        scenes = cover(scenes, self._bank, crop.hide_share, crop.hide, draw)
-        scenes = photograph(scenes, draw)[part]
+        scenes = in_scene(images, self._bank, crop, draw)[part]
         index, maps = rows[part], maps[part]
         camera = follow(Camera(data.K[index], data.R[index], data.t[index]), maps)
         batch = PoseBatch(

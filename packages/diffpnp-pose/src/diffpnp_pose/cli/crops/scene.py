@@ -9,6 +9,8 @@ from robustvision_core.data import Photos, draw_backgrounds, read_photos
 from torch import Tensor
 from torch.nn import functional
 
+from diffpnp_pose.cli.recipes import CropOptions
+
 _BANK = 2048  # backgrounds kept
 _GRID = 4  # cells a side of the noise that gives things before and behind the object their outline
 _EDGE = 64.0  # how steep an outline is
@@ -38,6 +40,13 @@ def _large_enough(photos: Photos, side: int) -> Photos:
         grown = image if min(height, width) >= side else functional.interpolate(image, shape, mode="bilinear")
         held.append(grown[0].round().clamp(0, 255).to(torch.uint8))
     return Photos.of(held, photos.name)
+
+
+def in_scene(images: Tensor, bank: Tensor, crop: CropOptions, generator: torch.Generator) -> Tensor:
+    """(B, 3, H, W) in [0, 1]: images (B, 4, H, W), colours times coverage and coverage, in another light, before other
+    backgrounds, half hidden, and as a camera shows them."""
+    scenes = compose(relit(images, bank, generator), bank, generator)
+    return photograph(cover(scenes, bank, crop.hide_share, crop.hide, generator), generator)
 
 
 def relit(images: Tensor, bank: Tensor, generator: torch.Generator) -> Tensor:

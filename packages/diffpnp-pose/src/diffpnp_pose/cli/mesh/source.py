@@ -16,9 +16,9 @@ from robustvision_core.data.registry.query import data_root
 from robustvision_core.run.runtime import derive_seed
 from tqdm import tqdm
 
+from diffpnp_pose.cli.crops import scene
 from diffpnp_pose.cli.crops.boxes import detected
 from diffpnp_pose.cli.crops.crop_set import CropSet, cut, opaque
-from diffpnp_pose.cli.crops.scene import backgrounds, compose, cover, photograph, relit
 from diffpnp_pose.cli.mesh.objects import read_object
 from diffpnp_pose.cli.mesh.views import draw_images, draw_views
 from diffpnp_pose.cli.recipes import TrainConfig
@@ -92,12 +92,11 @@ def _drawn(config: TrainConfig, split: str, thing: PoseObject, size: tuple[int, 
 def in_scene(config: TrainConfig, drawn: CropSet, split: str) -> CropSet:
     """Crops before backgrounds, covered and lit as in training, without warps; the same in every run of a seed."""
     size = (drawn.images.shape[-1], drawn.images.shape[-2])
-    bank = backgrounds(config.mesh.background, size, config.seed, 1 + _STREAMS[split])
+    bank = scene.backgrounds(config.mesh.background, size, config.seed, 1 + _STREAMS[split])
     draw = torch.Generator().manual_seed(derive_seed(config.seed, "scene", _STREAMS[split]))
     parts = []
     for part in drawn.images.split(_CHUNK):
-        scenes = compose(relit(part.float() / 255, bank, draw), bank, draw)
-        scenes = photograph(cover(scenes, bank, config.crop.hide_share, config.crop.hide, draw), draw)
+        scenes = scene.in_scene(part.float() / 255, bank, config.crop, draw)
         parts.append((scenes * 255).round().to(torch.uint8))
     return replace(drawn, images=torch.cat(parts))
 

@@ -21,11 +21,13 @@ from typing import Any
 
 import torch
 from robustvision_core.data.reading.named_labels import SPLIT_COLUMNS, split_called
-from robustvision_core.data.sources.listed import FILES
-from robustvision_core.errors import DataError, UserError
+from robustvision_core.data.sources.arrow import require_pyarrow
+from robustvision_core.data.sources.listed import FILES, separator
+from robustvision_core.errors import DataError
 from torch import Tensor
 
 from diffpnp_pose.cli.reading.annotation import Annotation
+from diffpnp_pose.geometry.quaternions import quaternion_to_matrix
 
 _MATRIX, _QUATERNION, _SHIFT = tuple(f"r{k}" for k in range(9)), ("qw", "qx", "qy", "qz"), ("tx", "ty", "tz")
 _CAMERA, _BOX = ("fx", "fy", "cx", "cy"), ("left", "top", "right", "bottom")
@@ -39,24 +41,19 @@ def read_csv(path: pathlib.Path) -> list[Annotation]:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as text:
-            head = text.readline()
-            text.seek(0)
-            rows = list(csv.DictReader(text, delimiter=max(",;\t", key=head.count), skipinitialspace=True))
+            table = csv.DictReader(text, delimiter=separator(text), skipinitialspace=True)
+            rows = list(table) if any(name.strip() for name in table.fieldnames or ()) else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
-    return list(_annotations(path, head.strip() and rows, first=2))
+    return list(_annotations(path, rows, first=2))
 
 
 def read_parquet(path: pathlib.Path) -> list[Annotation]:
     """The rows of a Parquet file; errors as of `read_csv`, and UserError without pyarrow."""
+    pyarrow = require_pyarrow()
     try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
-    except ImportError:
-        raise UserError('parquet: needs pyarrow: pip install "robustvision-core[datasets]"') from None
-    try:
-        rows = read_table(path).to_pylist()
-    except (OSError, ArrowException) as error:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read as a Parquet file: {error}") from error
     return list(_annotations(path, rows, first=1))
 
@@ -127,11 +124,7 @@ def _pose(cells: Mapping[str, Any], rotation: Sequence[str], where: str) -> tupl
         return values.view(3, 3), t
     if not float(values.norm()) > 0:
         raise DataError(f"{where}: the quaternion is zero")
-    w, x, y, z = (values / values.norm()).tolist()
-    rows = [[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]]
-    rows += [[2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]]
-    rows += [[2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]]
-    return torch.tensor(rows, dtype=torch.float64), t
+    return quaternion_to_matrix(values), t
 
 
 def _matrix(camera: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def list_parquet(query: Query, own_classes: bool = False) -> ImageFiles:
         UserError: pyarrow is missing.
         DataError: A file is damaged, lacks a column, or a row has no image or label; the message names file and row.
     """
-    parquet = _pyarrow("parquet")
+    parquet = require_pyarrow().parquet
     parts = part_files(query.place, ".parquet")
 
     def blocks(path: pathlib.Path) -> tuple[Any, list[Block]]:
@@ -141,7 +141,7 @@ def list_hf(query: Query, own_classes: bool = False) -> ImageFiles:
     Columns and errors as of `list_parquet`. Its files are mapped into memory, so that any image is read at once; the
     library `datasets` is not needed, only pyarrow.
     """
-    _pyarrow("ipc")
+    require_pyarrow()
     top = pathlib.Path(query.place)
     splits = _json(top / "dataset_dict.json").get("splits") if (top / "dataset_dict.json").is_file() else None
     folders = {split_called(name): top / name for name in splits} if splits else {"train": top}
@@ -243,7 +243,7 @@ def _read_rows(
 def _column(path: pathlib.Path, group: int, name: str, stamp: int) -> Any:
     if group < 0:
         return _mapped(path, stamp).column(name)
-    return _pyarrow("parquet").ParquetFile(path).read_row_group(group, [name]).column(name)
+    return require_pyarrow().parquet.ParquetFile(path).read_row_group(group, [name]).column(name)
 
 
 @functools.lru_cache(maxsize=256)
@@ -273,10 +273,15 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _pyarrow(part: str) -> Any:
+def require_pyarrow() -> Any:
+    """The library, with what reads Parquet and Arrow files.
+
+    Raises:
+        UserError: It is not installed.
+    """
     try:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
         raise UserError('parquet: and hf: need pyarrow: pip install "robustvision-core[datasets]"') from None
-    return getattr(pyarrow, part)
+    return pyarrow

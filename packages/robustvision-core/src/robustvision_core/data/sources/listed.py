@@ -6,7 +6,7 @@ import csv
 import pathlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from robustvision_core.data.reading.image_files import ImageFiles
 from robustvision_core.data.reading.named_labels import (
@@ -89,9 +89,7 @@ def read_table(table: pathlib.Path, split: str) -> Iterator[Row]:
     """The rows of a CSV, those without a split of their own as of `split`; errors as of `list_csv`."""
     try:
         with open(table, newline="", encoding="utf-8-sig") as text:
-            head = text.readline()
-            text.seek(0)
-            lines = csv.reader(text, delimiter=max(",;\t", key=head.count))
+            lines = csv.reader(text, delimiter=separator(text))
             columns = _columns(table, [name.strip().lower() for name in next(lines, [])])
             for values in lines:
                 if values:
@@ -100,6 +98,13 @@ def read_table(table: pathlib.Path, split: str) -> Iterator[Row]:
         raise DataError(f"{table} is no CSV in UTF-8: {error}") from error
     except OSError as error:
         raise DataError(f"cannot read {table}: {error.strerror}") from error
+
+
+def separator(text: TextIO) -> str:
+    """What separates the columns of a CSV that is open at its first line: a comma, a semicolon or a tab."""
+    head = text.readline()
+    text.seek(0)
+    return max(",;\t", key=head.count)
 
 
 def _columns(table: pathlib.Path, header: Sequence[str]) -> tuple[int, int, int | None]:
