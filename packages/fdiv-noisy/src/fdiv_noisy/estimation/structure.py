@@ -26,8 +26,10 @@ OVERLAP = (
 )
 PART_OVERLAP = (
     "more labels seem wrong than the most typical samples show: part of the matrix is overlap of classes, or a network "
-    "too weak to tell them apart, so that no correction should rest on this; a better network (make_model) decides"
+    "too weak to tell them apart"
 )
+UNDECIDED = f"{PART_OVERLAP}, so that no correction should rest on this; a better network (make_model) decides"
+DECIDED = f"{PART_OVERLAP}, and the lower bound of the rate is nearer to the truth"
 MANY_TYPICAL = 200  # samples whose wrong labels bound those of a matrix without structure
 SPARSE_SHARE = 0.6  # a cycle of flips reaches one half
 BACKED_SHARE = 0.3  # the same where the flips outside the pairs are even
@@ -71,11 +73,11 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     misfit, by_chance = _uniform_misfit(pure)
     low, high = rate_interval(probs, labels)
     seeming = wrong_share(pure.transition, labels)
-    pairs = found.pairs[:0]
+    pairs, flipped = found.pairs[:0], _flips_are_likelier(pure)
     transition: Transition
     if seeming < CLEAN_RATE:
         structure, transition = "clean", pure.transition
-    elif low < CLEAN_RATE and not _flips_are_likelier(pure):
+    elif low < CLEAN_RATE and not flipped:
         structure, transition = "undecided", sets.transition
     elif found.share > SPARSE_SHARE or (found.share > BACKED_SHARE and _even_background(pure, found.pairs)):
         structure, transition = _in_pairs(pure, sets.transition, found.pairs)
@@ -89,9 +91,9 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     rate = wrong_share(as_matrix(transition), labels)
     doubts = [OVERLAP] if structure == "undecided" else []
     if structure in ("groups", "general") and holds_overlap(rate, probs, labels):
-        doubts = [PART_OVERLAP]
-        if not _flips_are_likelier(pure):
-            structure, transition = "undecided", sets.transition
+        doubts = [DECIDED]
+        if not flipped:
+            structure, transition, doubts = "undecided", sets.transition, [UNDECIDED]
     if structure == "undecided":
         low, high = 0.0, rate_interval(probs, labels, MANY_TYPICAL)[1]
         rate = min(rate, high)

@@ -80,15 +80,14 @@ def f_divergence_loss(
     n = logits.shape[0]
     # on the CPU: no wait for the device
     shift = torch.randint(1, max(n, 2), (), generator=generator) if product == "shift" else None
-    plain = n > 1 and are_plain(targets, ignore_index, weight, correction, label_smoothing)
-    if plain and shift is not None:
-        with contextlib.suppress(RuntimeError, IndexError):  # of an ignored label; a wrong one is refused below
-            return reduce_plain(_plain_shift(d, logits, targets, shift, alpha), reduction, shape)
     prior = None if prior is None else prior.to(logits)
-    with full_precision(logits):
-        if plain and product == "exact":
-            with contextlib.suppress(RuntimeError, IndexError):
+    if product != "external" and n > 1 and are_plain(targets, ignore_index, weight, correction, label_smoothing):
+        with contextlib.suppress(RuntimeError, IndexError):  # of an ignored label; a wrong one is refused below
+            if shift is not None:
+                return reduce_plain(_plain_shift(d, logits, targets, shift, alpha), reduction, shape)
+            with full_precision(logits):
                 return reduce_plain(_plain_exact(d, logits, targets, prior, alpha), reduction, shape)
+    with full_precision(logits):
         weight, correction = (None if x is None else x.to(logits) for x in (weight, correction))
         options = {
             "weight": weight,
