@@ -171,8 +171,8 @@ def run_tasks(backend: Backend, loop: InnerLoop, x: Tensor, y: Tensor) -> Params
 def worth_grouping(model: nn.Module, x: Tensor) -> bool:
     """Whether grouping the tasks of inputs `x` (T, S, ...) was measured to be faster than one after the other.
 
-    With 32, 64 and 128 channels Conv4 was 1.6, 1.2 and 1.15 times as fast on a CPU at five steps; ResNet-10, of up to
-    512 channels, took 1.06 times as long at one step.
+    With 32, 64 and 128 channels Conv4 was 1.4, 1.4 and 1.1 times as fast on a CPU at five steps; ResNet-10, of up to
+    512 channels, took 1.04 times as long (`benchmarks/rml_meta/results/backends.json`).
     """
     widths = [module.out_channels for module in model.modules() if isinstance(module, _ConvNd)]
     return len(x) > 1 and x.is_cpu and max(widths, default=0) <= WIDEST

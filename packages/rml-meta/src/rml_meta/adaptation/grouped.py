@@ -41,7 +41,7 @@ SAME = (
 """Layers that do with T C channels what they do with C."""
 
 WIDE = 128
-"""Channels above which a convolution is done task by task: the gradients of wide groups take two to four times."""
+"""Channels above which a convolution is done task by task: the gradients of wide groups are slow on a CPU."""
 
 LAST = "takes_channels_last"
 """What a grouped copy says where a view of its own wants its channels first."""
