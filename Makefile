@@ -20,6 +20,10 @@ help: ## show this help
 	$(UV) sync --quiet --all-packages --all-extras --group docs
 	@touch $@
 
+.venv-integrations/.synced: $(MANIFESTS) | $(filter .uv/%,$(UV))
+	UV_PROJECT_ENVIRONMENT=.venv-integrations $(UV) sync --quiet --all-packages --all-extras --group integrations
+	@touch $@
+
 setup: .venv/.synced ## install every package and tool into .venv (the other targets do it themselves)
 
 demo: setup ## each package's main job on built-in data, with and without its method, in a few minutes
@@ -31,8 +35,7 @@ test: setup ## run every test but those of wheels, of several nodes and of the s
 test-%: setup ## run the tests of one package, as in `make test-fdiv-noisy`
 	$(RUN) -m pytest packages/$*
 
-test-integrations: ## the packages with Trainer, Lightning, cleanlab, datasets, timm, ONNX, TensorBoard and COCO files, in an environment of their own
-	UV_PROJECT_ENVIRONMENT=.venv-integrations $(UV) sync --quiet --all-packages --all-extras --group integrations
+test-integrations: .venv-integrations/.synced ## the packages with Trainer, Lightning, cleanlab, datasets, timm, ONNX, TensorBoard and COCO files, in an environment of their own
 	.venv-integrations/bin/python -m pytest tests/integrations
 
 test-nodes: setup ## two machines, played by two launchers on the loopback, against one
@@ -94,4 +97,4 @@ pins: setup ## resolve anew and rewrite the pins in pyproject.toml
 	UV=$(UV) $(RUN) scripts/pins.py
 
 clean: ## remove environments, builds and caches
-	rm -rf .venv .uv .wheels dist site .pytest_cache .ruff_cache
+	rm -rf .venv .venv-integrations .uv .wheels dist site .pytest_cache .ruff_cache
