@@ -2,8 +2,8 @@
 
 A benchmark is a module of ``benchmarks/PACKAGE`` that says which ``QUESTION`` it answers and has ``main()``. Those with
 ``LONG = True`` reproduce a table of the paper and run by name only; the others take minutes, the batteries of
-fdiv-noisy and pseudolabel-da most of an hour. ``python -m benchmarks check`` compares what they
-wrote with what is committed, ``python -m benchmarks report`` writes the pages of docs/report from it.
+fdiv-noisy and pseudolabel-da most of an hour. ``python -m benchmarks check`` compares what they wrote with what is
+committed, ``python -m benchmarks report`` writes the pages of docs/report from it.
 """
 
 from __future__ import annotations

@@ -33,12 +33,12 @@ def peak_mib(setup: str) -> float:
 def growth(call: Callable[[], Any]) -> float:
     """MiB by which a call raises the largest resident memory of this process."""
     _CLEAR.write_text("5", encoding="ascii")  # the record starts anew
-    before = _largest()
+    before = largest_kib()
     call()
-    return (_largest() - before) / 1024
+    return (largest_kib() - before) / 1024
 
 
-def _largest() -> int:
-    """Largest resident memory in KiB."""
+def largest_kib() -> int:
+    """Largest resident memory of this process since the record began."""
     lines = _STATUS.read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -30,8 +30,8 @@ LONG = True
 NOTE = """Object 5 of LM-O (the watering can), all 199 photos of it, none of them trained on or selected with: the epoch
 is chosen on drawn crops, and how crops are drawn was settled with photos of object 8. Crops of 128x128 about the
 annotated box; ADD10 is the percentage of poses within a tenth of the diameter, Proj5 within five pixels of the photo.
-Minutes are CPU time of one core, without the two that drawing the crops takes once. Without rows of lh, lm and lp the
-training was stopped before them: run it again, and it goes on."""
+Minutes are CPU time of one core, without that of drawing the crops if they were drawn before, as here. Without rows of
+lh, lm and lp the training was stopped before them: run it again, and it goes on."""
 DONE = pathlib.Path("runs/benchmarks/diffpnp_pose/mesh_to_pose")
 OBJECT = 5
 THEN = 5  # epochs with each loss after those of the preset on heat-maps
