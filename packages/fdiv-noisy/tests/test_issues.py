@@ -86,7 +86,7 @@ def test_overlap_that_looks_like_general_noise_is_ranked_by_self_confidence() ->
     labels = corrupt(clean, even, generator=generator)
     probs = (-0.5 * (inputs[:, None] - centres).square()).softmax(1) @ even
     found = select_structure(probs, labels)
-    assert found.structure == "general"
+    assert found.structure == "undecided"  # no class has another label more often than its own beyond chance
     assert "part of the matrix is overlap of classes" in str(found)
     own = 1 - probs.gather(1, labels[:, None])[:, 0]
     ours = average_precision(clean != labels, label_issues(probs, labels).wrong)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fdiv_noisy.estimation.checks import check_probabilities
 from fdiv_noisy.estimation.report import NoiseReport
-from fdiv_noisy.estimation.structure import holds_overlap, select_structure
+from fdiv_noisy.estimation.structure import holds_overlap, select_structure, wrong_share
 from fdiv_noisy.transition import Transition, Uniform, as_matrix
 
 STEPS = 100
@@ -92,7 +92,7 @@ def _may_be_overlap(report: NoiseReport, probs: Tensor, labels: Tensor) -> bool:
     """Whether the matrix of a report says no more than that classes look alike."""
     if probs.shape[1] == 2:
         return bool((report.matrix().diag() > 0.5).all())
-    return report.structure == "general" and holds_overlap(report.rate, probs, labels)
+    return report.structure == "general" and holds_overlap(wrong_share(report.matrix(), labels), probs, labels)
 
 
 def clean_posterior(probs: Tensor, matrix: Tensor) -> Tensor:

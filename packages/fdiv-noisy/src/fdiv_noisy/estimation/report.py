@@ -29,7 +29,8 @@ class NoiseReport:
             may as well be right.
         transition: The noise: `Sparse`, `Uniform`, or a (K, K) matrix.
         pairs: (P, 2) int64, the classes of each pair; none unless the structure is `sparse` or `sparse+uniform`.
-        rate: Estimated share of wrong labels; the largest one where the structure is `undecided`.
+        rate: Estimated share of wrong labels; the largest one where the structure is `undecided`. Where the
+            matrix holds more than the most typical samples allow, which a warning says, it is what they allow.
         share: Part of the flips that lies inside pairs, in [0, 1]; see `find_pairs`.
         misfit: L1 distance of the estimated matrix to its uniform fit over its off-diagonal mass, less what sampling
             error alone would give; at least 0.

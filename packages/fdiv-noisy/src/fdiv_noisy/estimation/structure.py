@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fdiv_noisy.estimation.blocks import EVEN, background, completed, find_groups, fit_blocks
 from fdiv_noisy.estimation.checks import check_probabilities
-from fdiv_noisy.estimation.pairs import find_pairs
+from fdiv_noisy.estimation.pairs import SIGNIFICANCE, find_pairs
 from fdiv_noisy.estimation.report import NoiseReport
 from fdiv_noisy.estimation.sets import AnchorSets, anchor_sets
 from fdiv_noisy.transition import Sparse, Transition, Uniform, as_matrix, fit_sparse, fit_uniform
@@ -94,8 +94,8 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
         doubts = [DECIDED]
         if not flipped:
             structure, transition, doubts = "undecided", sets.transition, [UNDECIDED]
-    if structure == "undecided":
-        low, high = 0.0, rate_interval(probs, labels, MANY_TYPICAL)[1]
+    if doubts:
+        low, high = (0.0 if structure == "undecided" else low), rate_interval(probs, labels, MANY_TYPICAL)[1]
         rate = min(rate, high)
     return NoiseReport(
         structure=structure,
@@ -133,9 +133,11 @@ def holds_overlap(rate: float, probs: Tensor, labels: Tensor) -> bool:
 
 
 def _flips_are_likelier(sets: AnchorSets) -> bool:
-    """Whether some class has another label more often than its own, which overlap cannot do."""
-    t = sets.transition
-    return bool((t.argmax(1) != torch.arange(len(t), device=t.device)).any())
+    """Whether some class has another label more often than its own beyond chance, which overlap cannot do."""
+    own, other = sets.transition.diag(), sets.transition.clone().fill_diagonal_(0).amax(1)
+    lead, sizes = other - own, sets.sizes.clamp_min(1)
+    error = ((other + own - lead.square()) / sizes).clamp_min(0).sqrt()
+    return bool((lead > SIGNIFICANCE * error).any())
 
 
 def label_floors(probs: Tensor, labels: Tensor) -> Tensor:
