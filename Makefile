@@ -5,6 +5,8 @@ PACKAGES := robustvision-core fdiv-noisy rml-meta pseudolabel-da flowaug diffpnp
 RUN := .venv/bin/python
 TEST_JOBS ?= 2
 MANIFESTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
+# a terminal shows uv's progress; elsewhere a line before and one after say enough
+SYNC := $(UV) sync $(if $(MAKE_TERMOUT),,--quiet) --all-packages --all-extras
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint type format bench wheels floors release-check docs pictures report browser browser-test pins clean
@@ -13,15 +15,19 @@ help: ## show this help
 	@grep -hE '^[a-z%<>-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/<package>/' | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 .uv/bin/uv:
-	$(PYTHON) -m venv .uv
-	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "fetching uv into .uv"
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/.synced: $(MANIFESTS) | $(filter .uv/%,$(UV))
-	$(UV) sync --quiet --all-packages --all-extras --group docs
+	@echo "installing the packages and their tools into .venv: some minutes the first time, for PyTorch is large"
+	@$(SYNC) --group docs
 	@touch $@
+	@echo "installed"
 
 .venv-integrations/.synced: $(MANIFESTS) | $(filter .uv/%,$(UV))
-	UV_PROJECT_ENVIRONMENT=.venv-integrations $(UV) sync --quiet --all-packages --all-extras --group integrations
+	@echo "installing the packages beside Lightning, timm, cleanlab and others into .venv-integrations"
+	@UV_PROJECT_ENVIRONMENT=.venv-integrations $(SYNC) --group integrations
 	@touch $@
 
 setup: .venv/.synced ## install every package and tool into .venv (the other targets do it themselves)
