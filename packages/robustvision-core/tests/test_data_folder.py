@@ -185,6 +185,20 @@ def test_random_crops_are_windows_that_change_with_the_epoch(folder: pathlib.Pat
     assert (1, 1) in tops  # the last of two rows
 
 
+def test_broken_images_are_named_together(tmp_path: pathlib.Path) -> None:
+    make_folder(tmp_path)
+    files = sorted(tmp_path.rglob("*.png"))
+    for path in (files[0], files[2], files[-1]):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="3 images cannot be read, take them out: ") as caught:
+        load(f"folder:{tmp_path}", image_size=8)
+    assert all(str(path) in str(caught.value) for path in (files[0], files[2], files[-1]))
+    for path in files:
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=f"{len(files)} images cannot .*; and {len(files) - 5} more$"):
+        load(f"folder:{tmp_path}", image_size=8)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_file_batches_name_a_broken_file(tmp_path: pathlib.Path, workers: int) -> None:
     files = folder_files(make_folder(tmp_path))

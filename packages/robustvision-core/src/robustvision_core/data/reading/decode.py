@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif
 
 ORIENTATION = 0x0112  # the EXIF tag
 DECODED = 1024  # images that are waited for together
+SHOWN = 5  # broken images that an error names
 
 Crop = Callable[[int, int], tuple[int, int]]
 """Free rows and columns (how far a window can move) -> its upper and left edge."""
@@ -100,21 +101,27 @@ def decode_all(
         empty: Makes the tensor of a shape to decode into; None makes one in memory.
 
     Raises:
-        DataError: As `decode`; or there are none; or their sizes differ and `size` is None.
+        DataError: Some cannot be decoded, the message names up to five; or there are none; or their sizes differ and
+            `size` is None.
     """
     from tqdm import tqdm
 
     if not len(sources):
         raise DataError(f"{about} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    head = decode(sources[0], names[0], grey=grey, size=size)
+    first, head = _first_image(sources, names, grey, size)
     shape = (len(sources), *head.shape)
     images = empty(shape) if empty else torch.empty(shape, dtype=torch.uint8)
+    broken: list[str] = []
 
     def place(row: int) -> None:
-        image = decode(sources[row], names[row], grey=grey, size=size)
+        try:
+            image = decode(sources[row], names[row], grey=grey, size=size)
+        except DataError as error:
+            broken.append(str(error))
+            return
         if image.shape != head.shape:
             raise DataError(
-                f"{names[row]} has shape {tuple(image.shape)}, {names[0]} {tuple(head.shape)}: give a size to bring "
+                f"{names[row]} has shape {tuple(image.shape)}, {first} {tuple(head.shape)}: give a size to bring "
                 "every image to"
             )
         images[row] = image
@@ -126,7 +133,28 @@ def decode_all(
             for _ in pool.map(place, rows):
                 shown.update()
             shown.set_postfix_str(f"{rows.stop * head.nbytes / 2**30:.2f} of {images.nbytes / 2**30:.2f} GiB")
+    if broken:
+        raise DataError(_together(sorted(broken)))
     return images
+
+
+def _first_image(sources: Sequence[Any], names: Sequence[str], grey: bool, size: int | None) -> tuple[str, Tensor]:
+    """Name and pixels of the first image that can be read."""
+    broken: list[str] = []
+    for source, name in zip(sources, names, strict=True):
+        try:
+            return name, decode(source, name, grey=grey, size=size)
+        except DataError as error:
+            broken.append(str(error))
+    raise DataError(_together(broken))
+
+
+def _together(broken: Sequence[str]) -> str:
+    """One message of the errors of some images."""
+    if len(broken) == 1:
+        return broken[0]
+    more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+    return f"{len(broken)} images cannot be read, take them out: " + "; ".join(broken[:SHOWN]) + more
 
 
 def _opened(source: Any) -> Any:
