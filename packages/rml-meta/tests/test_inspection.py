@@ -123,7 +123,9 @@ def test_refusals() -> None:
 def test_the_verb(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["inspect", "--episodes", "30", "--image-size", "14", "--device", "cpu"]
     assert main([*arguments, "--environments", "colour", "--out", str(tmp_path / "exchange.png")]) == 0
-    assert "was found to help much" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "was found to help much" in said
+    assert said.startswith("accuracy of the label from colour, brightness and contrast, %")
     assert (tmp_path / "exchange.png").read_bytes().startswith(b"\x89PNG")
     assert main([*arguments, "--environments", "identity"]) == 2
     assert "there is nothing to compare" in capsys.readouterr().err

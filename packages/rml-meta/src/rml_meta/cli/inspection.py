@@ -21,7 +21,7 @@ def inspect(config: InspectConfig) -> None:
     report = report_of(config)
     names = [f"environment {number + 1}" for number in range(len(report.table))]
     lines = [
-        "accuracy of the label from statistics that are no shape, %",
+        f"accuracy of the label from {report.cue.lower()}, %",
         f"{'probe of':<16}" + "".join(f"{n:>16}" for n in names),
     ]
     lines += [
@@ -30,7 +30,7 @@ def inspect(config: InspectConfig) -> None:
     ]
     sys.stdout.write("\n".join([*lines, str(report)]) + "\n")
     if config.out:
-        plots.exchange(report.table.tolist(), config.out, chance=report.chance)
+        plots.exchange(report.table.tolist(), config.out, chance=report.chance, cue=report.cue)
 
 
 def report_of(config: InspectConfig) -> EnvironmentReport:

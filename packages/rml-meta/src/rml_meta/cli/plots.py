@@ -32,7 +32,7 @@ def bars(groups: Mapping[str, Mapping[str, float]], path: str | os.PathLike[str]
     plots.save(drawn, path)
 
 
-def exchange(table: Sequence[Sequence[float]], path: str | os.PathLike[str], *, chance: float) -> None:
+def exchange(table: Sequence[Sequence[float]], path: str | os.PathLike[str], *, chance: float, cue: str) -> None:
     """Accuracies (0 to 1) of the probe of each environment (rows) in each environment (columns)."""
     drawn, axes = plots.figure()
     shown = axes.imshow(table, vmin=chance, vmax=1, cmap="viridis")
@@ -43,8 +43,6 @@ def exchange(table: Sequence[Sequence[float]], path: str | os.PathLike[str], *, 
     ticks = range(len(table))
     axes.set_xticks(ticks, [str(k + 1) for k in ticks])
     axes.set_yticks(ticks, [str(k + 1) for k in ticks])
-    axes.set(
-        xlabel="tested in environment", ylabel="fitted in environment", title="label from colour and brightness, %"
-    )
+    axes.set(xlabel="tested in environment", ylabel="fitted in environment", title=f"label from {cue.lower()}, %")
     drawn.colorbar(shown, ax=axes)
     plots.save(drawn, path)
