@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from pseudolabel_da.seeds import make_generator
@@ -15,6 +18,18 @@ from benchmarks.common import data_root
 SIZE, SIDE = 800, 16
 Set = tuple[Tensor, Tensor]
 Case = tuple[str, Callable[[], tuple[Set, Set]]]
+
+
+def done_in(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows that a run before this one kept in a file, none at first."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def keep(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Append rows to a file, a line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def cut(data: ImageSet, size: int, seed: int, classes: Sequence[int] = range(10), imbalance: float = 1.0) -> Set:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import pathlib
 import statistics
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from robustvision_core.data import load, load_domains
 from torch import Tensor, nn
 
 from benchmarks.common import data_root, mean_and_spread, save
-from benchmarks.pseudolabel_da._battery import SIDE, Set, cut, tinted
+from benchmarks.pseudolabel_da._battery import SIDE, Set, cut, done_in, keep, tinted
 
 QUESTION = "Which augmentation does `auto` choose without target labels, and how good are it and the others?"
 LONG = True
@@ -62,15 +61,13 @@ def run(source: Set, target: Tensor, test: Set, seed: int) -> dict[str, Any]:
 def cells() -> list[dict[str, Any]]:
     """Every cell, those that are done already read back."""
     torch.set_num_threads(1)
-    DONE.parent.mkdir(parents=True, exist_ok=True)
-    found = [json.loads(line) for line in DONE.read_text().splitlines()] if DONE.exists() else []
+    found = done_in(DONE)
     done = {(cell["shift"], cell["seed"]) for cell in found}
     for seed in SEEDS:
         for name, (source, (target, _), test) in shifts(seed):
             if (name, seed) not in done:
                 found.append({"shift": name, "seed": seed} | run(source, target, test, seed))
-                with DONE.open("a") as lines:
-                    lines.write(json.dumps(found[-1]) + "\n")
+                keep(DONE, found[-1:])
     return found
 
 

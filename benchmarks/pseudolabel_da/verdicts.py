@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pseudolabel_da.seeds import make_generator
 from torch import Tensor
 
 from benchmarks.common import save
-from benchmarks.pseudolabel_da._battery import SIDE, SIZE, Set, cases
+from benchmarks.pseudolabel_da._battery import SIDE, SIZE, Set, cases, done_in, keep
 
 QUESTION = "Does the label-free estimate follow the share of wrong pseudo-labels, and is the verdict right?"
 SEEDS: dict[int, int | None] = {20: None, 21: 11}  # and how many of the cases, all for None
@@ -51,16 +50,14 @@ def run(name: str, source: Set, target: Set, seed: int) -> list[dict[str, Any]]:
 def battery() -> list[dict[str, Any]]:
     """Every run, those that are done already read back."""
     torch.set_num_threads(1)
-    DONE.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in DONE.read_text().splitlines()] if DONE.exists() else []
+    rows = done_in(DONE)
     done = {key(row) for row in rows}
     for seed in SEEDS:
         for name, make in itertools.islice(cases(seed), SEEDS[seed]):
             if (name, seed) in done:
                 continue
             found = run(name, *make(), seed)
-            with DONE.open("a") as lines:
-                lines.writelines(json.dumps(row) + "\n" for row in found)
+            keep(DONE, found)
             rows += found
             print(name, seed, [round(r["wrong"] / max(r["selected"], 1), 2) for r in found], flush=True)
     return rows

@@ -73,16 +73,8 @@ def advance(
     prior, drift = selector_prior(selector, pool.classes, context.shares), marginal_drift(marginal, pool.marginal)
 
     def measured(made: Selection) -> PeriodRecord:
-        signals = {} if context.doubts is None else signals_against(_labels_after(pool, made, rows), context.doubts)
-        estimate = estimate_wrong(signals)
-        found = _measure(pool, made, taken, context)
-        interval = None if estimate is None else [estimate.low, estimate.high]
-        share = None if estimate is None else estimate.share
-        changes: dict[str, Any] = {"flip_rate": flip_rate, "drift": drift, "prior": prior, "signals": signals}
-        if context.shares is not None:
-            shares, low, high = (values.tolist() for values in context.shares[:3])
-            changes |= {"class_shares": shares, "class_shares_low": low, "class_shares_high": high}
-        return replace(found, **changes, wrong_estimate=share, wrong_interval=interval)
+        found, estimates = _measure(pool, made, taken, context), _estimates(_labels_after(pool, made, rows), context)
+        return replace(found, flip_rate=flip_rate, drift=drift, prior=prior, **estimates)
 
     record = measured(selection)
     record.verdict = diagnose(record, list(context.history), settings.limits)
@@ -96,6 +88,18 @@ def advance(
         check_truth(record, pool.labels, pool.given == record.period, context.truth)
     _warn(record, selector, context.history)
     return record
+
+
+def _estimates(labels: Tensor, context: PeriodContext) -> dict[str, Any]:
+    """Fields of a record that are estimated: the wrong ones of (N,) labels, and the class shares."""
+    signals = {} if context.doubts is None else signals_against(labels, context.doubts)
+    fields: dict[str, Any] = {"signals": signals, "wrong_estimate": None, "wrong_interval": None}
+    if (estimate := estimate_wrong(signals)) is not None:
+        fields |= {"wrong_estimate": estimate.share, "wrong_interval": [estimate.low, estimate.high]}
+    if context.shares is not None:
+        shares, low, high = (values.tolist() for values in context.shares[:3])
+        fields |= {"class_shares": shares, "class_shares_low": low, "class_shares_high": high}
+    return fields
 
 
 def _labels_after(pool: PseudoLabelPool, selection: Selection, rows: Tensor | None) -> Tensor:

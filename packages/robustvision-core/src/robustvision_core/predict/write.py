@@ -80,8 +80,6 @@ def write_predictions(predictor: Predictor, options: PredictOptions, *, quiet: b
             for place, (file, name, confidence) in enumerate(_rows(part), done + broken):
                 if place in shown:
                     sheet.append((file, name, confidence))
-            for text in part.broken.values():
-                sys.stderr.write(f"left out: {text}\n")
             done, broken = done + len(part.files), broken + len(part.broken)
     if not done:
         raise DataError(f"{options.images}: none of {broken} images can be read")
@@ -125,13 +123,15 @@ def _write_rows(table: TextIO, part: Predictions, *, header: bool) -> None:
 
 
 def with_progress(parts: Iterator[P], total: int, options: PredictOptions) -> Iterator[P]:
-    """The parts, each with `files` and `broken`, and a bar on a terminal."""
+    """The parts, each with `files` and `broken`; names the broken images, and shows a bar on a terminal."""
     from tqdm import tqdm
 
     shown = options.progress and sys.stderr.isatty()
     with tqdm(total=total, desc="predicting", unit="image", disable=not shown) as bar:
         for part in parts:
             yield part
+            for text in part.broken.values():
+                sys.stderr.write(f"left out: {text}\n")
             bar.update(len(part.files) + len(part.broken))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -35,24 +36,19 @@ def write_video(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
     camera, out = read_camera(options.camera) if options.camera else None, made(options.out)
     boxes = Boxes.read(options.boxes) if options.boxes else None
     reader, tables = cv2.VideoCapture(options.video), PoseTables(out, options.object)
-    writer, box, done, found = None, None, 0, 0
+    writer, done, found = None, 0, 0
     rate = reader.get(cv2.CAP_PROP_FPS) or 25.0
     total = max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT))) or None
     hidden = not (options.progress and sys.stderr.isatty())
     try:
-        with tqdm(total=total, desc="predicting", unit="frame", disable=hidden) as bar:
-            while (frame := _next(reader, cv2)) is not None:
-                where = box or _given(boxes, done, options.box)
-                ready = predictor.prepare(frame, camera, where)
-                part = predictor.find([ready], [f"{done:06d}"])
+        frames = _followed(predictor, reader, camera, boxes, options.box)
+        with tqdm(frames, total=total, desc="predicting", unit="frame", disable=hidden) as bar:
+            for photo, part in bar:
                 tables.add(part)
-                shown = ready.photo
-                shown = over(predictor, shown, part.R[0], part.t[0], part.K[0]) if part.valid[0] else shown
+                shown = over(predictor, photo, part.R[0], part.t[0], part.K[0]) if part.valid[0] else photo
                 writer = writer or _writer(cv2, out / "overlay.mp4", rate, shown)
                 writer.write(cv2.cvtColor(shown.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR))
-                box = box_of(predictor, part)
                 done, found = done + 1, found + int(part.valid[0])
-                bar.update()
     finally:
         reader.release()
         if writer is not None:
@@ -65,6 +61,18 @@ def write_video(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
         f"{done} frames, {found} with a pose: {out / 'overlay.mp4'}, {out / 'predictions.csv'}, {out / 'bop.csv'}\n"
     )
     return out
+
+
+def _followed(
+    predictor: PosePredictor, reader: Any, camera: Any, boxes: Boxes | None, given: Box | None
+) -> Iterator[tuple[Tensor, PosePredictions]]:
+    """Each frame with its pose, sought where the frame before lets expect it."""
+    box, number = None, 0
+    while (frame := _next(reader)) is not None:
+        ready = predictor.prepare(frame, camera, box or _given(boxes, number, given))
+        part = predictor.find([ready], [f"{number:06d}"])
+        yield ready.photo, part
+        box, number = box_of(predictor, part), number + 1
 
 
 def box_of(predictor: PosePredictor, part: PosePredictions) -> Box | None:
@@ -87,8 +95,10 @@ def _given(boxes: Boxes | None, frame: int, box: Box | None) -> Box | None:
         return box
 
 
-def _next(reader: Any, cv2: Any) -> Tensor | None:
+def _next(reader: Any) -> Tensor | None:
     """(3, H, W) uint8 of the next frame."""
+    import cv2
+
     more, frame = reader.read()
     return torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).permute(2, 0, 1) if more else None
 

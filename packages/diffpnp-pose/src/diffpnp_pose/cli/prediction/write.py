@@ -91,13 +91,8 @@ def write_poses(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
         parts = predictor.stream(files, camera, boxes, options.batch_size, strict=options.strict)
         for part in with_progress(parts, len(files), options):
             tables.add(part)
-            sheet += [
-                (predictor.prepare(file, camera, boxes and boxes.of(str(file))), part, k)
-                for k, file in enumerate(part.files)
-                if file in shown
-            ]
-            for text in part.broken.values():
-                sys.stderr.write(f"left out: {text}\n")
+            kept = [(k, file) for k, file in enumerate(part.files) if file in shown]
+            sheet += [(predictor.prepare(file, camera, boxes and boxes.of(str(file))), part, k) for k, file in kept]
             done, broken = done + len(part.files), broken + len(part.broken)
             unsure += int((part.score < SURE).sum())
     finally:
@@ -106,13 +101,17 @@ def write_poses(predictor: PosePredictor, options: PredictConfig) -> pathlib.Pat
     if not done:
         raise DataError(f"{options.images}: none of {broken} images can be read")
     draw_sheet(predictor, sheet, out / "predictions.png")
+    _say(out, done, broken, unsure)
+    return out
+
+
+def _say(out: pathlib.Path, done: int, broken: int, unsure: int) -> None:
+    """Name the files, and the images without a sure pose."""
     left_out = f", {broken} left out" if broken else ""
-    sys.stdout.write(
-        f"{done} images{left_out}: {out / 'predictions.csv'}, {out / 'bop.csv'}, {out / 'predictions.png'}\n"
-    )
+    files = ", ".join(str(out / name) for name in ("predictions.csv", "bop.csv", "predictions.png"))
+    sys.stdout.write(f"{done} images{left_out}: {files}\n")
     if unsure:
         sys.stdout.write(f"{unsure} of {done} have a score below {SURE}: heat-maps so wide that the pose is a guess\n")
-    return out
 
 
 def draw_sheet(

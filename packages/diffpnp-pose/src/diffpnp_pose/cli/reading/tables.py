@@ -17,7 +17,7 @@ import csv
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from robustvision_core.data.reading.named_labels import SPLIT_COLUMNS, split_called
@@ -61,7 +61,28 @@ def read_parquet(path: pathlib.Path) -> list[Annotation]:
 def _annotations(path: pathlib.Path, rows: Any, first: int) -> Iterator[Annotation]:
     if not rows:
         raise DataError(f"{path} holds no rows")
-    names = {str(name).strip().lower() for name in rows[0] if name is not None}
+    columns = _columns(path, {_named(name) for name in rows[0] if name is not None})
+    for number, row in enumerate(rows, first):
+        cells = {_named(name): value for name, value in row.items() if name is not None}
+        yield _annotation(cells, columns, f"{path}, row {number}")
+
+
+class _Columns(NamedTuple):
+    """What of a row a table holds: names of columns, empty where it has none; `count` of keypoints."""
+
+    file: str
+    split: str
+    rotation: tuple[str, ...]
+    camera: tuple[str, ...]
+    box: tuple[str, ...]
+    count: int
+
+
+def _named(column: Any) -> str:
+    return str(column).strip().lower()
+
+
+def _columns(path: pathlib.Path, names: set[str]) -> _Columns:
     file = next((name for name in FILES if name in names), None)
     rotation = next((group for group in (_MATRIX, _QUATERNION) if names.issuperset((*group, *_SHIFT))), ())
     count = next(k for k in range(len(names) + 1) if not {f"x{k}", f"y{k}"} <= names)
@@ -70,20 +91,22 @@ def _annotations(path: pathlib.Path, rows: Any, first: int) -> Iterator[Annotati
             f"{path} has the columns {', '.join(sorted(names))[:200]}: expected file, and either x0 y0 x1 y1 ... or "
             "tx ty tz with r0 ... r8 or qw qx qy qz"
         )
-    groups = {name for name in (_CAMERA, _BOX) if names.issuperset(name)}
     split = next((name for name in SPLIT_COLUMNS if name in names), "")
-    for number, row in enumerate(rows, first):
-        cells = {str(name).strip().lower(): value for name, value in row.items() if name is not None}
-        where = f"{path}, row {number}"
-        camera, box = (_numbers(cells, group, where) if group in groups else None for group in (_CAMERA, _BOX))
-        yield Annotation(
-            _text(cells, file, where),
-            torch.zeros(0, 3, dtype=torch.float64) if rotation else _keypoints(cells, count, where),
-            _pose(cells, rotation, where) if rotation else None,
-            None if camera is None else _matrix(camera),
-            box,
-            split_called(str(cells[split] or "")) if split else "",
-        )
+    camera, box = (group if names.issuperset(group) else () for group in (_CAMERA, _BOX))
+    return _Columns(file, split, rotation, camera, box, count)
+
+
+def _annotation(cells: Mapping[str, Any], columns: _Columns, where: str) -> Annotation:
+    rotation = columns.rotation
+    camera, box = (_numbers(cells, group, where) if group else None for group in (columns.camera, columns.box))
+    return Annotation(
+        _text(cells, columns.file, where),
+        torch.zeros(0, 3, dtype=torch.float64) if rotation else _keypoints(cells, columns.count, where),
+        _pose(cells, rotation, where) if rotation else None,
+        None if camera is None else _matrix(camera),
+        box,
+        split_called(str(cells[columns.split] or "")) if columns.split else "",
+    )
 
 
 def _text(cells: Mapping[str, Any], name: str, where: str) -> str:

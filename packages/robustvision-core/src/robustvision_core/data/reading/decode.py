@@ -104,8 +104,6 @@ def decode_all(
         DataError: Some cannot be decoded, the message names up to five; or there are none; or their sizes differ and
             `size` is None.
     """
-    from tqdm import tqdm
-
     if not len(sources):
         raise DataError(f"{about} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     first, head = _first_image(sources, names, grey, size)
@@ -126,16 +124,24 @@ def decode_all(
             )
         images[row] = image
 
-    shown = tqdm(total=len(sources), desc=f"decoding {about}", disable=not sys.stderr.isatty(), leave=False)
-    with shown, ThreadPoolExecutor(usable_cores()) as pool:
-        for start in range(0, len(sources), DECODED):  # a task for each of millions would fill the memory itself
-            rows = range(start, min(start + DECODED, len(sources)))
-            for _ in pool.map(place, rows):
-                shown.update()
-            shown.set_postfix_str(f"{rows.stop * head.nbytes / 2**30:.2f} of {images.nbytes / 2**30:.2f} GiB")
+    _each_row(place, images, about)
     if broken:
         raise DataError(_together(sorted(broken)))
     return images
+
+
+def _each_row(place: Callable[[int], None], images: Tensor, about: str) -> None:
+    """Call `place` for every row of `images`, by a pool of threads."""
+    from tqdm import tqdm
+
+    shown = tqdm(total=len(images), desc=f"decoding {about}", disable=not sys.stderr.isatty(), leave=False)
+    with shown, ThreadPoolExecutor(usable_cores()) as pool:
+        for start in range(0, len(images), DECODED):  # a task for each of millions would fill the memory itself
+            rows = range(start, min(start + DECODED, len(images)))
+            for _ in pool.map(place, rows):
+                shown.update()
+            filled = images.nbytes * rows.stop / len(images)
+            shown.set_postfix_str(f"{filled / 2**30:.2f} of {images.nbytes / 2**30:.2f} GiB")
 
 
 def _first_image(sources: Sequence[Any], names: Sequence[str], grey: bool, size: int | None) -> tuple[str, Tensor]:
