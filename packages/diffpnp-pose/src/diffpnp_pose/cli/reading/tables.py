@@ -68,14 +68,14 @@ def _annotations(path: pathlib.Path, rows: Any, first: int) -> Iterator[Annotati
 
 
 class _Columns(NamedTuple):
-    """What of a row a table holds: names of columns, empty where it has none; `count` of keypoints."""
+    """What of a row a table holds: names of columns, empty where it has none, and how many keypoints."""
 
     file: str
     split: str
     rotation: tuple[str, ...]
     camera: tuple[str, ...]
     box: tuple[str, ...]
-    count: int
+    keypoints: int
 
 
 def _named(column: Any) -> str:
@@ -101,7 +101,7 @@ def _annotation(cells: Mapping[str, Any], columns: _Columns, where: str) -> Anno
     camera, box = (_numbers(cells, group, where) if group else None for group in (columns.camera, columns.box))
     return Annotation(
         _text(cells, columns.file, where),
-        torch.zeros(0, 3, dtype=torch.float64) if rotation else _keypoints(cells, columns.count, where),
+        torch.zeros(0, 3, dtype=torch.float64) if rotation else _keypoints(cells, columns.keypoints, where),
         _pose(cells, rotation, where) if rotation else None,
         None if camera is None else _matrix(camera),
         box,
