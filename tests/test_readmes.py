@@ -11,17 +11,20 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md"))]
-EXAMPLES = [
-    pytest.param(block, id=f"{path.parent.name}-{number}")
-    for path in READMES
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
-]
+RUN = """
+import pathlib, re, sys, torch
+torch.set_num_threads(1)
+path = pathlib.Path(sys.argv[1])
+for number, block in enumerate(re.findall(r"```python\\n(.*?)```", path.read_text(), re.DOTALL)):
+    torch.manual_seed(0)
+    exec(compile(block, f"{path.parent.name}, example {number}", "exec"), {"__name__": "__main__"})
+"""
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_example_runs(example: str, tmp_path: pathlib.Path) -> None:
-    code = "import torch; torch.set_num_threads(1); torch.manual_seed(0)\n" + example
-    command = [sys.executable, "-W", "error", "-c", code]
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+def test_examples_run(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    assert "```python" in path.read_text()
+    command = [sys.executable, "-W", "error", "-c", RUN, str(path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
