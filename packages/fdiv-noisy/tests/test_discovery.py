@@ -210,6 +210,30 @@ def test_warnings_name_what_is_wrong() -> None:
     assert any("in 12 classes (0, 1, 2" in text for text in select_structure(probs, labels).warnings)
 
 
+def test_names_of_classes_stand_for_their_numbers() -> None:
+    model = noise.sparse({(0, 1): (0.3, 0.2)}, 4)
+    (text,) = information_warnings(noise.sparse({(0, 1): (0.5, 0.49)}, 4), ["red fox", "cat", "d", "e"])
+    assert text.startswith("pair red fox-cat: ")
+    probs, labels, _ = imperfect_posteriors(model, 500)
+    report = estimate(torch.zeros(len(labels), 1), labels, 4, probs=probs, refine=False, names=list("wxyz"))
+    assert report.pairs.tolist() == [[0, 1]]
+    assert "  w -> x: " in str(report)
+    assert "0 -> 1" not in str(report)
+    few = select_structure(probs[:40], labels[:40], names=list("wxyz"))
+    assert any("in 4 classes (w, x, y, z)" in text for text in few.warnings)
+    clean = torch.arange(400) % 4
+    flipped = torch.where((torch.arange(400) % 20 < 4) & (clean < 2), 1 - clean, clean)
+    assert "on the pairs w-x: " in str(noise.describe(flipped, clean, names=list("wxyz")))
+
+
+def test_one_class_is_refused_in_words() -> None:
+    labels = torch.zeros(40).long()
+    with pytest.raises(ValueError, match="there is one class"):
+        estimate(torch.rand(40, 1, 8, 8), labels, 1)
+    with pytest.raises(ValueError, match="there is one class"):
+        select_structure(torch.ones(40, 1), labels)
+
+
 def _first(path: pathlib.Path, offset: int, count: int) -> Tensor:
     with gzip.open(path) as file:
         return torch.frombuffer(bytearray(file.read(offset + count)[offset:]), dtype=torch.uint8)

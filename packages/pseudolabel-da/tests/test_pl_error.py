@@ -207,6 +207,15 @@ def test_the_selector_follows_estimated_shares() -> None:
         pl.ClassBalancedShare(prior="guess")
 
 
+def test_an_absent_class_is_called_by_its_name_where_that_is_known() -> None:
+    probs = F.one_hot(torch.arange(60) % 2, 3).double() * 0.94 + 0.02
+    shares = pl.estimate_class_shares(probs, torch.full((3,), 1 / 3, dtype=torch.float64), 0)
+    for names, said in ((("red fox", "cat", "dog"), "class dog seems"), ((), "class 2 seems")):
+        context = pl.PeriodContext(0, 0.9, shares=shares, names=names)
+        with pytest.warns(pl.CollapseWarning, match=said):
+            pl.advance(pl.PseudoLabelPool(60, 3), pl.ClassBalancedShare((1.0,)), probs, pl.Settings(), context)
+
+
 @pytest.mark.filterwarnings("ignore:.*estimated to be wrong")
 def test_a_partial_target_is_seen_and_said_once() -> None:
     torch.manual_seed(0)

@@ -133,6 +133,7 @@ def find_noise(
                 device=None if runtime is None else runtime.device,
                 seed=config.seed,
                 on_epoch=on_epoch,
+                names=train.classes,
             )
         except ValueError as error:
             raise UserError(f"the noise of {config.data} cannot be found: {error}") from error

@@ -36,7 +36,7 @@ def find_issues(config: IssuesConfig) -> None:
         samples = clean.with_labels(noisy_labels(train_config, clean))
         probs = read_probs(config.probs, samples) if config.probs else posteriors(train_config, samples, runtime)
     try:
-        report = select_structure(probs, samples.labels)
+        report = select_structure(probs, samples.labels, names=samples.classes)
         found = label_issues(probs, samples.labels)
     except ValueError as error:
         raise UserError(f"the labels of {config.data} cannot be judged: {error}") from error

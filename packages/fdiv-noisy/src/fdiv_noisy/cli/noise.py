@@ -35,7 +35,7 @@ def inspect_noise(config: InspectConfig) -> None:
     """Print what the noise is."""
     train_config = config.train_config()
     clean = clean_images(train_config, "train")
-    found = noise.describe(noisy_labels(train_config, clean), clean.labels, clean.num_classes)
+    found = noise.describe(noisy_labels(train_config, clean), clean.labels, clean.num_classes, names=clean.classes)
     sys.stdout.write(f"{found}\n")
     if config.plot and found.transition is not None:
         plots.transition(found.transition, clean.classes, config.plot, f"{config.data}, {config.noise}")
@@ -48,7 +48,8 @@ def estimate_noise(config: EstimateConfig) -> None:
     with Runtime.session(config.device, seed=config.seed) as runtime:
         train = load(train_config).in_memory()
         probs = posteriors(train_config, train, runtime)
-    report = estimate(train.images, train.labels, train.num_classes, probs=probs, seed=config.seed)
+    labels = (train.labels, train.num_classes)
+    report = estimate(train.images, *labels, probs=probs, seed=config.seed, names=train.classes)
     rates = other_rates(probs, train.labels)
     others = ", ".join(f"{name} {rate:.1%}" for name, rate in rates.items())
     sys.stdout.write(f"{report}\nother estimators say: {others}\n")

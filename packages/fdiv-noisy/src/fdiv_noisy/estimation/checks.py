@@ -8,6 +8,12 @@ from torch import Tensor
 from fdiv_noisy.transition import check_classes
 
 
+def check_several(num_classes: int) -> None:
+    """Raise ValueError where there is one class alone."""
+    if num_classes < 2:
+        raise ValueError("there is one class: labels can be wrong only where there are two or more")
+
+
 def check_probabilities(probs: Tensor, labels: Tensor | None = None) -> None:
     """Raise ValueError unless `probs` (N, K) are probabilities and `labels` (N,) int64 are of the same samples."""
     if probs.ndim != 2 or not probs.is_floating_point() or probs.shape[0] == 0:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
+from fdiv_noisy.estimation.checks import check_several
 from fdiv_noisy.transition import check_classes
 
 MakeModel = Callable[[], nn.Module]
@@ -84,9 +85,10 @@ def cross_fit_probabilities(
         (N, K) float32 on the labels' device, rows sum to 1.
 
     Raises:
-        ValueError: Labels are out of range or do not belong to the inputs, or there are too few samples.
+        ValueError: Labels are out of range or do not belong to the inputs, or there are too few samples or classes.
     """
     fit = fit or Fit()
+    check_several(num_classes)
     check_classes(labels, num_classes)
     if labels.ndim != 1 or inputs.shape[:1] != labels.shape:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ def estimate(
     device: torch.device | str | None = None,
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
+    names: Sequence[str] = (),
 ) -> NoiseReport:
     r"""Find the structure and the rates of label noise without any clean label.
 
@@ -51,6 +53,7 @@ def estimate(
         device: Where to train; by default where the inputs are.
         seed: Of everything random.
         on_epoch: Called with (fold, epoch, validation loss) after every epoch.
+        names: Of the K classes, for the report's text; empty for their numbers.
 
     Raises:
         ValueError: Shapes, types or ranges do not fit.
@@ -61,17 +64,17 @@ def estimate(
         )
     elif probs.shape[-1] != num_classes:
         raise ValueError(f"probs must have shape (N, {num_classes}), got {tuple(probs.shape)}")
-    report = select_structure(probs, labels)
+    report = select_structure(probs, labels, names=names)
     if not (refine and isinstance(report.transition, Sparse)):
         return report
     model = _refined(report.transition, probs, labels, pooled(inputs) if features is None else features, seed)
-    kept = [text for text in report.warnings if text not in information_warnings(report.transition)]
+    kept = [text for text in report.warnings if text not in information_warnings(report.transition, names)]
     return dataclasses.replace(
         report,
         transition=model,
         rate=wrong_share(model.matrix(), labels),
         method="anchor sets, rates by nearest neighbours",
-        warnings=(*kept, *information_warnings(model)),
+        warnings=(*kept, *information_warnings(model, names)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,6 +19,11 @@ MEANING = {
     "general": "a transition matrix without further structure",
     "undecided": "classes that overlap look the same as wrong labels here",
 }
+
+
+def class_name(number: int, names: Sequence[str] = ()) -> str:
+    """What a class is called: its number where there are no names."""
+    return names[number] if names else str(number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +47,7 @@ class NoiseReport:
             which raises `rate`, is least there. The lower is 0 where the structure is `undecided`. (0, 1) where nothing
             was asked.
         choice: What a race of losses found, as text; empty where there was none.
+        names: Of the classes, which the text takes in place of their numbers; empty where they are not known.
     """
 
     structure: str
@@ -54,6 +61,7 @@ class NoiseReport:
     warnings: tuple[str, ...] = ()
     interval: tuple[float, float] = (0.0, 1.0)
     choice: str = ""
+    names: tuple[str, ...] = ()
 
     def matrix(self) -> Tensor:
         """The (K, K) row-stochastic matrix of the noise."""
@@ -71,7 +79,8 @@ class NoiseReport:
             f"flips inside pairs: {self.share:.0%}; misfit of the uniform model: {self.misfit:.2f}",
         ]
         for i, j in self.pairs.tolist():
-            lines.append(f"  {i} -> {j}: {float(matrix[i, j]):.3f}   {j} -> {i}: {float(matrix[j, i]):.3f}")
+            a, b = class_name(i, self.names), class_name(j, self.names)
+            lines.append(f"  {a} -> {b}: {float(matrix[i, j]):.3f}   {b} -> {a}: {float(matrix[j, i]):.3f}")
         if self.structure not in ("clean", "sparse") and len(matrix) <= SHOWN_CLASSES:
             lines.append("transition matrix (rows: true class):")
             lines += ["  " + " ".join(f"{value:.3f}" for value in row) for row in matrix.tolist()]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fdiv_noisy.estimation.blocks import EVEN, background, completed, find_groups, fit_blocks
-from fdiv_noisy.estimation.checks import check_probabilities
+from fdiv_noisy.estimation.checks import check_probabilities, check_several
 from fdiv_noisy.estimation.pairs import SIGNIFICANCE, find_pairs
-from fdiv_noisy.estimation.report import NoiseReport
+from fdiv_noisy.estimation.report import NoiseReport, class_name
 from fdiv_noisy.estimation.sets import AnchorSets, anchor_sets
 from fdiv_noisy.transition import Sparse, Transition, Uniform, as_matrix, fit_sparse, fit_uniform
 
@@ -42,7 +43,7 @@ LEAST_GAIN = 0.02  # nats
 PRIOR_STEPS = 500
 
 
-def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
+def select_structure(probs: Tensor, labels: Tensor, *, names: Sequence[str] = ()) -> NoiseReport:
     r"""The kind of noise in `labels` and its transition, both from `anchor_sets`.
 
     Small, pure sets (`pure_sets`) show the structure, because classes that look alike are hard to tell from classes
@@ -64,10 +65,12 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
     Args:
         probs: (N, K) out-of-fold posteriors of the noisy labels (`cross_fit_probabilities`).
         labels: (N,) int64 noisy labels.
+        names: Of the K classes, for the report's text; empty for their numbers.
 
     Raises:
-        ValueError: Shapes, types or ranges do not fit.
+        ValueError: Shapes, types or ranges do not fit, or there is one class.
     """
+    check_several(probs.shape[-1])
     pure, sets = pure_sets(probs, labels), anchor_sets(probs, labels)
     found = find_pairs(pure.transition, pure.standard_error())
     misfit, by_chance = _uniform_misfit(pure)
@@ -106,8 +109,9 @@ def select_structure(probs: Tensor, labels: Tensor) -> NoiseReport:
         misfit=misfit,
         n=len(labels),
         method="anchor sets",
-        warnings=(*doubts, *_data_warnings(probs, labels, sets), *information_warnings(transition)),
+        warnings=(*doubts, *_data_warnings(probs, labels, sets, names), *information_warnings(transition, names)),
         interval=(min(low, rate), max(high, rate)),
+        names=tuple(names),
     )
 
 
@@ -228,12 +232,13 @@ def wrong_share(transition: Tensor, labels: Tensor) -> float:
     return float((prior * (1 - t.diag())).sum() / prior.sum())
 
 
-def information_warnings(transition: Transition) -> list[str]:
+def information_warnings(transition: Transition, names: Sequence[str] = ()) -> list[str]:
     """Warnings about noise that leaves next to nothing to learn, or whose matrix cannot be inverted."""
     if isinstance(transition, Sparse):
         left = (1 - transition.rates.sum(1)).tolist()
         return [
-            f"pair {i}-{j}: labels seem to tell its classes apart by {s:.3f} only (1 - a - b): perhaps not learnable"
+            f"pair {class_name(i, names)}-{class_name(j, names)}: labels seem to tell its classes apart by {s:.3f} "
+            "only (1 - a - b): perhaps not learnable"
             for (i, j), s in zip(transition.pairs.tolist(), left, strict=True)
             if s < LEAST_INFORMATION
         ]
@@ -251,11 +256,11 @@ def _uniform_misfit(sets: AnchorSets) -> tuple[float, float]:
     return max(0.0, fit_uniform(t)[1] - float(by_chance)), float(by_chance)
 
 
-def _data_warnings(probs: Tensor, labels: Tensor, sets: AnchorSets) -> list[str]:
+def _data_warnings(probs: Tensor, labels: Tensor, sets: AnchorSets, names: Sequence[str]) -> list[str]:
     warnings = []
     few = (sets.sizes < FEWEST_LABELS).nonzero()[:, 0].tolist()
     if few:
-        named = ", ".join(str(c) for c in few[:10]) + (", ..." if len(few) > 10 else "")
+        named = ", ".join(class_name(c, names) for c in few[:10]) + (", ..." if len(few) > 10 else "")
         warnings.append(f"fewer than {FEWEST_LABELS} labels to count in {len(few)} classes ({named}): rough rates")
     share = torch.bincount(labels, minlength=probs.shape[1]).double() / len(labels)
     own = probs.gather(1, labels[:, None]).double().clamp_min(1e-12).log()

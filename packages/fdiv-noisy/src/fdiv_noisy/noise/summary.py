@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fdiv_noisy.estimation.pairs import find_pairs
+from fdiv_noisy.estimation.report import class_name
 from fdiv_noisy.estimation.sets import AnchorSets
 from fdiv_noisy.transition import check_classes, fit_sparse, fit_uniform
 
@@ -25,6 +27,7 @@ class NoiseSummary:
         uniform_residual: L1 distance of the transition to its uniform fit over its off-diagonal mass.
         pairs: (P, 2) classes that flip into each other far more than into any other class.
         sparse_residual: As `uniform_residual`, for the sparse fit on `pairs`.
+        names: Of the classes, which the text takes in place of their numbers; empty where they are not known.
     """
 
     counts: Tensor
@@ -33,13 +36,15 @@ class NoiseSummary:
     uniform_residual: float | None = None
     pairs: Tensor | None = None
     sparse_residual: float | None = None
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         n, k = int(self.counts.sum()), self.counts.numel()
         lines = [f"{n} labels, {k} classes of {int(self.counts.min())} to {int(self.counts.max())} samples"]
         if self.transition is None or self.pairs is None:
             return lines[0]
-        pairs = ", ".join(f"{i}-{j}" for i, j in self.pairs.tolist()[:SHOWN_CLASSES]) or "none"
+        shown = [[class_name(k, self.names) for k in pair] for pair in self.pairs.tolist()[:SHOWN_CLASSES]]
+        pairs = ", ".join(map("-".join, shown)) or "none"
         lines += [
             f"wrong labels: {self.rate:.2%}",
             f"misfit of uniform off-diagonal noise: {self.uniform_residual:.3f}",
@@ -51,13 +56,16 @@ class NoiseSummary:
         return "\n".join(lines)
 
 
-def describe(noisy: Tensor, clean: Tensor | None = None, num_classes: int | None = None) -> NoiseSummary:
+def describe(
+    noisy: Tensor, clean: Tensor | None = None, num_classes: int | None = None, *, names: Sequence[str] = ()
+) -> NoiseSummary:
     """Class counts of noisy labels and, with the clean ones, the noise itself.
 
     Args:
         noisy: (N,) int64.
         clean: (N,) int64 true classes, or None.
         num_classes: K; by default the largest label plus one.
+        names: Of the K classes, for the summary's text; empty for their numbers.
 
     Raises:
         ValueError: Labels are out of range, or there are none.
@@ -69,7 +77,7 @@ def describe(noisy: Tensor, clean: Tensor | None = None, num_classes: int | None
     check_classes(noisy, num_classes)
     counts = torch.bincount(noisy, minlength=num_classes)
     if clean is None:
-        return NoiseSummary(counts)
+        return NoiseSummary(counts, names=tuple(names))
     joint = confusion(clean, noisy, num_classes)
     transition = joint / joint.sum(1, keepdim=True).clamp_min(1)
     transition += (joint.sum(1) == 0).to(transition.dtype).diag()
@@ -82,6 +90,7 @@ def describe(noisy: Tensor, clean: Tensor | None = None, num_classes: int | None
         uniform_residual=fit_uniform(transition)[1],
         pairs=pairs,
         sparse_residual=fit_sparse(transition, pairs)[1],
+        names=tuple(names),
     )
 
 

@@ -230,6 +230,7 @@ class Driver:
             self.data.truth,
             self._doubts(plan.number, logits, source),
             self._class_shares(plan.number, logits, source),
+            self.data.names,
         )
         record = advance(pool, self.selector, probabilities(logits, source.temperature), settings, context)
         state.periods.append(record)

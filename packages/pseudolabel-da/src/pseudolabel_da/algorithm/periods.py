@@ -40,6 +40,7 @@ class PeriodContext(NamedTuple):
         truth: (N,) true labels, for the record alone, or None.
         doubts: What speaks against labels, or None.
         shares: Estimated class shares of the target, or None.
+        names: Of the K classes, for warnings; empty for their numbers.
     """
 
     epoch: int
@@ -50,6 +51,7 @@ class PeriodContext(NamedTuple):
     truth: Tensor | None = None
     doubts: Doubts | None = None
     shares: ClassShares | None = None
+    names: tuple[str, ...] = ()
 
 
 def advance(
@@ -86,7 +88,7 @@ def advance(
     pool.marginal.copy_(marginal)
     if context.truth is not None:
         check_truth(record, pool.labels, pool.given == record.period, context.truth)
-    _warn(record, selector, context.history)
+    _warn(record, selector, context)
     return record
 
 
@@ -213,12 +215,13 @@ def stop_reason(record: PeriodRecord, barren: int, settings: Settings) -> str:
     return ""
 
 
-def _warn_of_absent(record: PeriodRecord, selector: Selector, history: tuple[PeriodRecord, ...], where: str) -> None:
+def _warn_of_absent(record: PeriodRecord, selector: Selector, context: PeriodContext, where: str) -> None:
     """Warn once of classes that the target seems to lack, where the selector takes all classes for even."""
     even = isinstance(selector, ClassBalancedShare) and selector.prior is None
-    if even and record.absent() and not any(before.absent() for before in history):
+    if even and record.absent() and not any(before.absent() for before in context.history):
+        named = [context.names[k] if context.names else str(k) for k in record.absent()]
         warnings.warn(
-            f"{where}: class {', '.join(map(str, record.absent()))} seems to be absent from the target, or not to be "
+            f"{where}: class {', '.join(named)} seems to be absent from the target, or not to be "
             "recognised there, but labels are spread evenly over all classes: give the true shares as prior, or "
             "prior='estimate'",
             CollapseWarning,
@@ -226,9 +229,9 @@ def _warn_of_absent(record: PeriodRecord, selector: Selector, history: tuple[Per
         )
 
 
-def _warn(record: PeriodRecord, selector: Selector, history: tuple[PeriodRecord, ...]) -> None:
+def _warn(record: PeriodRecord, selector: Selector, context: PeriodContext) -> None:
     where = f"period {record.period} (epoch {record.epoch})"
-    _warn_of_absent(record, selector, history, where)
+    _warn_of_absent(record, selector, context, where)
     if record.selected == 0 and record.candidates:
         warnings.warn(
             f"{where} selected none of {record.candidates} samples: largest confidence {record.max_confidence}, "

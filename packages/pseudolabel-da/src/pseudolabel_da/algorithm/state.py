@@ -119,6 +119,7 @@ class Domains:
         accuracy: Stands for that on `val` where there is none.
         truth: (N,) true labels of the target samples, for records alone, or None.
         classes: K, None where nobody has asked the model.
+        names: Of the classes, for warnings; empty for their numbers.
     """
 
     source: Samples
@@ -129,6 +130,7 @@ class Domains:
     accuracy: float | None = None
     truth: Tensor | None = None
     classes: int | None = None
+    names: tuple[str, ...] = ()
 
     def check_labels(self, classes: int) -> None:
         """Remember K, and raise ValueError where labels at hand do not fit it."""

@@ -78,7 +78,9 @@ class AdaptationData:
     @property
     def domains(self) -> Domains:
         """What is trained on, as the library has it."""
-        return Domains(self.labelled, self.own, self.extra, self.val, self.target, truth=self.truth)
+        return Domains(
+            self.labelled, self.own, self.extra, self.val, self.target, truth=self.truth, names=tuple(self.classes)
+        )
 
 
 def load(config: TrainConfig, device: torch.device | str = "cpu") -> AdaptationData:

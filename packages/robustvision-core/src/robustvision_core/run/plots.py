@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ def figure(width: float = 6.4, height: float = 4.0, **subplots: Any) -> tuple[Fi
 
 def save(drawn: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG, whole or not at all."""
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as boxes, which say it themselves
         drawn.savefig(temporary, format="png", dpi=150)
 
 
