@@ -118,6 +118,23 @@ def test_refusals() -> None:
         inspect_environments([Episode(x, y, x, y)])
     with pytest.raises(ValueError, match="there are no tasks"):
         inspect_environments([])
+    pair, label = x.expand(2, 4, 1, 6, 6), y.expand(2, 4)
+    with pytest.raises(ValueError, match="there is one task"):
+        inspect_environments([Episode(pair, label, pair, label)])
+    with pytest.raises(ValueError, match="not finite"):
+        inspect_environments([Episode(pair / 0, label, pair, label)] * 2)
+
+
+@pytest.mark.parametrize("side", [1, 2, 6])
+def test_single_tasks_of_bytes_are_as_groups_of_floats(side: int) -> None:
+    y = torch.arange(12).expand(2, 12) % 2
+    x = torch.randint(0, 255, (3, 2, 2, 12, 1, side, side), generator=torch.Generator().manual_seed(0)).byte()
+    alone = inspect_environments([Episode(s, y, q, y) for s, q in x])
+    both = x.float().transpose(0, 1)
+    labels = y.expand(3, 2, 12)
+    together = inspect_environments([Episode(both[0], labels, both[1], labels)])
+    torch.testing.assert_close(alone.table, together.table)
+    assert nuisance_statistics(both[0]).isfinite().all()
 
 
 def test_the_verb(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,8 +77,9 @@ def nuisance_statistics(images: Tensor) -> Tensor:
 
     Mean and standard deviation of each channel, and the mean difference of neighbouring pixels.
     """
-    mean, std = images.mean((-2, -1)), images.std((-2, -1))
-    edges = (images[..., 1:, :] - images[..., :-1, :]).abs().mean((-3, -2, -1))
+    rows, columns = images.shape[-2:]
+    mean, std = images.mean((-2, -1)), images.std((-2, -1), correction=min(1, rows * columns - 1))
+    edges = images.diff(dim=-2).abs().sum((-3, -2, -1)) / max(1, (rows - 1) * columns * images.shape[-3])
     return torch.cat([mean, std, edges[..., None]], -1)
 
 
@@ -100,7 +101,7 @@ def inspect_environments(
         level: Of the interval.
 
     Raises:
-        ValueError: There are fewer than two environments, or two tasks.
+        ValueError: There are fewer than two environments, or two tasks, or statistics are not finite.
     """
     functions = [nuisance_statistics, place_statistics] if statistics is None else [statistics]
     ways, (probed, *places) = _tasks(episodes, functions)
@@ -123,14 +124,25 @@ def _tasks(episodes: Iterable[EpisodeLike], functions: Sequence[Statistics]) -> 
         if not leading or leading[-1] < 2:
             raise ValueError(f"tasks have leading dimensions {tuple(leading)}: expected (*groups, E) of 2 or more")
         ways = int(episode.support_y.max()) + 1
-        y, qy = (value.flatten(0, -3) for value in (episode.support_y, episode.query_y))
+        y, qy = (value.reshape(-1, *value.shape[-2:]) for value in (episode.support_y, episode.query_y))
         for function in functions:
-            x, q = (function(value).double().flatten(0, -4) for value in (episode.support_x, episode.query_x))
+            x, q = (_measured(function, value) for value in (episode.support_x, episode.query_x))
             parts.append((x, y, q, qy))
     if not parts:
         raise ValueError("there are no tasks: expected two or more")
     by_function = (zip(*parts[k :: len(functions)], strict=True) for k in range(len(functions)))
-    return ways, [[torch.cat(part).cpu() for part in of_one] for of_one in by_function]
+    tasks = [[torch.cat(part).cpu() for part in of_one] for of_one in by_function]
+    if len(tasks[0][0]) < 2:
+        raise ValueError("there is one task: expected two or more")
+    return ways, tasks
+
+
+def _measured(function: Statistics, images: Tensor) -> Tensor:
+    """(G, E, M, F) float64 statistics of images (*groups, E, M, C, H, W), bytes or floats."""
+    found = function(images if images.is_floating_point() else images.float()).double()
+    if not bool(found.isfinite().all()):
+        raise ValueError("statistics of images are not finite: look for NaN or infinity in the images")
+    return found.reshape(-1, *found.shape[-3:])
 
 
 def _report(tasks: Tasks, cue: str, ways: int, level: float) -> EnvironmentReport:
