@@ -271,3 +271,21 @@ def test_a_second_network_joins_the_estimate_and_leaves_training_alone() -> None
         labeler(0).fit(source, val, xt[:300], epochs=2, second=opinion)
     with pytest.raises(ValueError, match="needs what a second network says"):
         pl.IncrementalPseudoLabeler.balanced(SmallCNN(3, 16, 7), check="two").fit(source, val, xt, epochs=2)
+
+
+@pytest.mark.filterwarnings("ignore::pseudolabel_da.diagnosis.alerts.CollapseWarning")
+@pytest.mark.parametrize("validated", [True, False])
+def test_without_validation_data_the_target_is_read_once_a_period(validated: bool) -> None:
+    data = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 2
+    seen: list[int] = []
+
+    class Counting(SmallCNN):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if not torch.is_grad_enabled():
+                seen.append(len(images))
+            return super().forward(images)
+
+    labeler = pl.IncrementalPseudoLabeler(Counting(1, 8, 2), pl.FixedThreshold(0.0), period=1, batch_size=8)
+    labeler.fit(data, data if validated else None, data[0], epochs=1)
+    # the first image says how many classes there are; then source, target, and the target slightly changed
+    assert seen == ([1, 24, 24, 24] if validated else [1, 24])

@@ -252,7 +252,7 @@ class Driver:
     def _doubts(self, number: int, logits: Tensor, source: SourceMeasures) -> Doubts:
         """What speaks against labels that the pool may get."""
         jittered = None
-        if self.check is not None:
+        if self.check is not None and source.labels is not None:  # else no estimate could be made of it
             names = "check", number, self.processes.rank
             generator = make_generator(self.settings.seed, *names, device=self.reader.device)
             change = self.check

@@ -86,7 +86,8 @@ class SelectionOptions:
     check: CheckName = "jitter"
     """How wrong pseudo-labels are estimated without true ones. means compares classes, at no cost; jitter also asks the
     model for its answers to slightly changed images, one more pass over the target a period; two also compares with a
-    second network adapted from another seed, which costs as much as the first."""
+    second network adapted from another seed, which costs as much as the first. All
+    take source validation data."""
     on_empty: OnEmpty = "noop"
     """While nothing has a pseudo-label: noop trains nothing (the paper, |R| = |P| = 0), source_epoch trains on all
     source rows, stop ends. relax selects the most confident samples in any period that would find none."""
