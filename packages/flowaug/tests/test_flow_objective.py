@@ -185,6 +185,19 @@ def test_controller_moves_alpha_towards_the_band() -> None:
     assert float(again.alpha) == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize("kind", [EntropyController, PIDEntropyController])
+def test_an_entropy_that_is_no_number_changes_nothing(kind: type[EntropyController | PIDEntropyController]) -> None:
+    controller, other = kind(1.0, 2.0), kind(1.0, 2.0)
+    for entropy in (float("nan"), 0.5, float("inf"), 3.0, float("nan")):
+        before = {name: value.clone() for name, value in controller.state_dict().items()}
+        controller.update(torch.tensor(entropy))
+        if torch.tensor(entropy).isfinite():
+            other.update(torch.tensor(entropy))
+        else:
+            assert all(torch.equal(value, before[name]) for name, value in controller.state_dict().items())
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in controller.state_dict().items())
+
+
 def test_pid_controller_equals_a_plain_loop() -> None:
     controller = PIDEntropyController(0.0, 4.0, limits=(0.001, 0.5), integral=10.0)
     mean = previous = None
@@ -209,6 +222,7 @@ def test_pid_controller_equals_a_plain_loop() -> None:
         ),
         (lambda: flow_aug_loss(torch.zeros(2, 1, 3), torch.zeros(2).long(), torch.zeros(2), 0.1), "log_prob"),
         (lambda: EntropyController(2.0, 1.0), "low <= high"),
+        (lambda: LocationRelationAugmenter(AffineSpace()), "give a CropSpace, got AffineSpace"),
         (lambda: EntropyController(0.0, 1.0, alpha=20.0), "largest"),
         (lambda: PIDEntropyController(2.0, 1.0), "low <= high"),
         (lambda: PIDEntropyController(0.0, 1.0, alpha=0.6), "largest"),

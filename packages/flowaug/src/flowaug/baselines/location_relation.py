@@ -46,6 +46,9 @@ class LocationRelationAugmenter(Augmenter):
         in_channels: Of the images.
         width: Channels of the small feature extractor.
         grids: Crops per axis, and their side; the finest is read from the finest map.
+
+    Raises:
+        ValueError: The space is not of crops, or a crop does not fit it.
     """
 
     discrete = True
@@ -59,6 +62,8 @@ class LocationRelationAugmenter(Augmenter):
         grids: Sequence[tuple[int, float]] = GRIDS,
     ) -> None:
         space = space or CropSpace()
+        if not isinstance(space, CropSpace):
+            raise ValueError(f"location relations are of crops: give a CropSpace, got {type(space).__name__}")
         super().__init__(space)
         self.grids = tuple(grids)
         self.stem = nn.Sequential(

@@ -50,13 +50,16 @@ class EntropyController(nn.Module):
 
     @torch.no_grad()
     def update(self, entropy: Tensor) -> Tensor:
-        """Take note of a batch's entropy (0-dim, nats) and return the new alpha (0-dim)."""
-        entropy = entropy.detach().to(self.mean)
+        """Take note of a batch's entropy (0-dim, nats) and return the new alpha (0-dim).
+
+        One that is not finite, as of an empty batch, changes nothing.
+        """
+        known, entropy = _known(entropy, self.mean)
         keep = torch.where(self.steps > 0, self.memory, 0.0)
         self.mean.mul_(keep).add_((1 - keep) * entropy)
-        self.steps.add_(1)
+        self.steps.add_(known)
         missing = (self.low - self.mean).clamp_min(0) - (self.mean - self.high).clamp_min(0)
-        self.alpha.mul_(torch.exp(self.rate * missing)).clamp_(*self.limits)
+        self.alpha.mul_(torch.exp(self.rate * missing * known)).clamp_(*self.limits)
         return self.alpha.clone()
 
 
@@ -109,16 +112,27 @@ class PIDEntropyController(nn.Module):
 
     @torch.no_grad()
     def update(self, entropy: Tensor) -> Tensor:
-        """Take note of a batch's entropy (0-dim, nats) and return the new alpha (0-dim)."""
-        started = self.steps > 0
+        """Take note of a batch's entropy (0-dim, nats) and return the new alpha (0-dim).
+
+        One that is not finite, as of an empty batch, changes nothing.
+        """
+        started, (known, entropy) = self.steps > 0, _known(entropy, self.mean)
         keep = torch.where(started, self.memory, 0.0)
-        self.mean.mul_(keep).add_((1 - keep) * entropy.detach().to(self.mean))
+        self.mean.mul_(keep).add_((1 - keep) * entropy)
         error = self.middle - self.mean
         change = torch.where(started, error - self.error, 0.0)
-        self.integral.add_(error)
+        self.integral.add_(error * known)
         kp, ki, kd = self.gains
         output = kp * error + ki * self.integral + kd * change
-        self.alpha.mul_(self.memory).add_((1 - self.memory) * output).clamp_(*self.limits)
-        self.error.copy_(error)
-        self.steps.add_(1)
+        moved = (self.memory * self.alpha + (1 - self.memory) * output).clamp(*self.limits)
+        self.alpha.copy_(torch.where(known, moved, self.alpha))
+        self.error.copy_(torch.where(known, error, self.error))
+        self.steps.add_(known)
         return self.alpha.clone()
+
+
+def _known(entropy: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether an entropy is finite, and the entropy to go by: the mean so far where it is not."""
+    entropy = entropy.detach().to(mean)
+    known = entropy.isfinite()
+    return known, torch.where(known, entropy, mean)
