@@ -240,6 +240,10 @@ def test_folder_errors(tmp_path: pathlib.Path) -> None:
         load_domains(f"folder:{tmp_path}:a:c")
     with pytest.raises(DataError, match="empty holds no images"):
         load_domains(f"folder:{tmp_path}:a:empty")
+    for part in ("train", "test"):
+        write_domain(tmp_path / "cut" / part, ("mug", "pen"), 5)
+    with pytest.raises(DataError, match=r"cut has folders test, train of classes.* as .*cut/train$"):
+        load_domains(f"folder:{tmp_path}:cut:a")
     with pytest.raises(UserError, match=r"sizes are .*, expected three"):
         load_domains(f"folder:{tmp_path}:a:a", sizes=(0.5, 0.5))
     (tmp_path / "b" / "mug" / "00.png").write_bytes(b"no image")

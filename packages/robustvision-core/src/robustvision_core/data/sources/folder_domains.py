@@ -46,7 +46,8 @@ def load_folder_domains(
 
     Raises:
         UserError: The name is not written so, or there are not three sizes.
-        DataError: A folder is missing or empty, a file is no image, or the target has classes that the source has not.
+        DataError: A folder is missing or empty, a file is no image, the target has classes that the source has not, or
+            a domain is cut into `train` and `test` already.
     """
     source, target = domain_folders(query)
     if len(sizes) != 3:
@@ -83,7 +84,13 @@ def domain_files(folder: pathlib.Path) -> ImageFiles:
         raise DataError(f"there is no domain folder {folder}: expected {folder}/<class>/<image>")
     inner = folder / "images"
     place = inner if subfolders(folder) == ["images"] and subfolders(inner) else folder
-    return class_files(place, subfolders(place))
+    names = subfolders(place)
+    if names and set(names) <= {*PARTS, "validation"} and all(subfolders(place / name) for name in names):
+        raise DataError(
+            f"{place} has folders {', '.join(names)} of classes, and domains are cut here: give one of them as the "
+            f"domain, as {place / names[-1]}"
+        )
+    return class_files(place, names)
 
 
 def decode_domain(folder: pathlib.Path, image_size: int, max_gib: float | None) -> ImageSet:
