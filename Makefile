@@ -61,7 +61,12 @@ type: setup ## check types
 
 bench: $(addprefix bench-,$(notdir $(wildcard benchmarks/*_*))) ## run every package's benchmarks
 
-bench-%: setup ## run one package's benchmarks, as in `make bench-fdiv-noisy`; tables go to benchmarks/<package>/results
+.venv/.rivals: .venv/.synced
+	@echo "installing the rivals that benchmarks measure beside ours"
+	@$(SYNC) --group docs --group bench
+	@touch $@
+
+bench-%: .venv/.rivals ## run one package's benchmarks, as in `make bench-fdiv-noisy`; tables go to benchmarks/<package>/results
 	$(RUN) -m benchmarks $(subst -,_,$*)
 
 bench-check: setup ## after a run of the benchmarks: what became slower than the committed figures, by more than the noise

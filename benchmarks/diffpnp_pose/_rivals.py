@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 from diffpnp_pose import project_pose, so3_exp, transform
+from diffpnp_pose.pnp.epnp_backends import load_efficient_pnp
 from torch import Tensor
 
 OPENCV = {
@@ -47,10 +48,8 @@ def kornia_dlt(x: Tensor, z: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
 
 def pytorch3d_epnp(x: Tensor, z: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     """PyTorch3D's EPnP, its rows turned into columns."""
-    from pytorch3d.ops import efficient_pnp  # pyright: ignore[reportMissingImports]
-
     rays = (x - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).mT
-    solution = efficient_pnp(z.expand(len(x), -1, -1).contiguous(), rays)
+    solution = load_efficient_pnp()(z.expand(len(x), -1, -1).contiguous(), rays)
     return solution.R.mT, solution.T
 
 

@@ -126,7 +126,7 @@ def test_real_pytorch3d_finds_the_same_poses(make_case: Callable[..., Any]) -> N
 
 def test_pytorch3d_without_its_extension_says_so_where_it_is_needed() -> None:
     pytest.importorskip("pytorch3d")
-    efficient_pnp = epnp_backends._efficient_pnp()
+    efficient_pnp = epnp_backends.load_efficient_pnp()
     assert efficient_pnp.__module__ == "pytorch3d.ops.perspective_n_points"
     assert not isinstance(sys.modules.get("pytorch3d._C"), epnp_backends._NoExtension)
     stand_in: Any = epnp_backends._NoExtension("pytorch3d._C")

@@ -114,14 +114,14 @@ def _keep(value: Tensor, usable: Tensor, valid: Tensor, default: Tensor) -> Tens
 
 def _pytorch3d(problem: Problem) -> tuple[Tensor, Tensor]:
     """Rotations and translations of `efficient_pnp`, which takes `K^-1 x` and gives rows, `X_camera = X R + T`."""
-    efficient_pnp = _efficient_pnp()
+    efficient_pnp = load_efficient_pnp()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about points behind the camera in candidates that it then discards
         solution = efficient_pnp(problem.z.mT, rays_of(problem).mT, problem.c)
     return solution.R.mT, solution.T
 
 
-def _efficient_pnp() -> Any:
+def load_efficient_pnp() -> Any:
     """PyTorch3D's function. It is pure Python, but its module asks for the compiled extension, which may be absent."""
     with contextlib.suppress(ImportError):
         from pytorch3d.ops import efficient_pnp
