@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import cv2
@@ -49,7 +50,9 @@ def kornia_dlt(x: Tensor, z: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
 def pytorch3d_epnp(x: Tensor, z: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     """PyTorch3D's EPnP, its rows turned into columns."""
     rays = (x - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).mT
-    solution = load_efficient_pnp()(z.expand(len(x), -1, -1).contiguous(), rays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of points behind the camera in candidates that it then discards
+        solution = load_efficient_pnp()(z.expand(len(x), -1, -1).contiguous(), rays)
     return solution.R.mT, solution.T
 
 

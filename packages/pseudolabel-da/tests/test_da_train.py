@@ -260,6 +260,7 @@ def test_uneven_target() -> None:
         (["--data", "folder:/no/such"], "is written folder:PATH:SOURCE:TARGET"),
         (["--source-size", "9999"], "samples, 9999 were asked for"),
         (["--labelled", "0.999"], "leaves 0 unlabelled target samples"),
+        (["--target-size", "1"], "leaves 1 unlabelled target samples: give two target images or more"),
         (["--labelled", "1.5"], "labelled must be a share below 1 or a whole number, got 1.5"),
         (["--labelled", "500"], "500 labelled samples of each class were asked for"),
         (["--prior", "0.5,0.5"], "prior has 2 shares, digits-shift has 10 classes: give one each"),

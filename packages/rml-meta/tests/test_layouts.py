@@ -12,7 +12,7 @@ from PIL import Image
 from rml_meta.cli import main
 from rml_meta.cli.class_split import load_all, load_classes
 from rml_meta.cli.layouts import class_folders, csv_files, read_cache, read_part
-from robustvision_core.errors import DataError
+from robustvision_core.errors import DataError, UserError
 
 
 def image(path: pathlib.Path, shade: int = 0) -> None:
@@ -137,6 +137,8 @@ def test_missing_and_empty_folders(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DataError, match="holds no images"):
         read_part(tmp_path, "train", 8)
     assert read_part(tmp_path, "test", 8) is None
+    with pytest.raises(UserError, match="is written folder:PATH"):
+        load_classes("folder:", 8)
 
 
 SHORT = ["--preset", "smoke", "--epochs", "1", "--steps", "1", "--image-size", "12", "--device", "cpu", "--no-progress"]

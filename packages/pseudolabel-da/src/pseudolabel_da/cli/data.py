@@ -119,7 +119,8 @@ def deal(config: TrainConfig, pair: DomainPair, device: torch.device | str = "cp
         amount = domains.labelled if domains.labelled < 1 else int(domains.labelled)
         labelled, rest = split_labelled(target, amount, seed=domains.data_seed)
     if len(rest) < 2:
-        raise UserError(f"labelled {domains.labelled:g} leaves {len(rest)} unlabelled target samples: lower it")
+        remedy = "lower it" if domains.labelled else "give two target images or more"
+        raise UserError(f"labelled {domains.labelled:g} leaves {len(rest)} unlabelled target samples: {remedy}")
     samples = joined(as_samples(source, device), as_samples(labelled, device))
     assert isinstance(samples, TensorSamples)  # both are tensors of one shape
     return AdaptationData(

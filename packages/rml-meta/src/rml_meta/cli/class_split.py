@@ -140,6 +140,8 @@ def _part(name: str, part: str, size: int, root: str, download: bool) -> ImageSe
 
 def _folder_part(path: str, part: str, size: int, root: str) -> ImageSet | None:
     """A part of a folder in any layout; a relative path is one from here, else from the folder of all data sets."""
+    if not path:
+        raise UserError("data set 'folder:' is written folder:PATH")
     folder = pathlib.Path(path).expanduser()
     shared = data.data_root(root or None) / folder
     return read_part(shared if not folder.exists() and shared.exists() else folder, part, size)
