@@ -289,3 +289,19 @@ def test_without_validation_data_the_target_is_read_once_a_period(validated: boo
     labeler.fit(data, data if validated else None, data[0], epochs=1)
     # the first image says how many classes there are; then source, target, and the target slightly changed
     assert seen == ([1, 24, 24, 24] if validated else [1, 24])
+
+
+@pytest.mark.filterwarnings("ignore::pseudolabel_da.diagnosis.alerts.CollapseWarning")
+def test_the_summary_judges_nothing_without_evidence() -> None:
+    labels = torch.arange(60) % 2
+    data = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)) / 4 + F.one_hot(labels, 2), labels
+    said = {}
+    for held in (None, data):
+        torch.manual_seed(0)
+        labeler = pl.IncrementalPseudoLabeler.balanced(torch.nn.Linear(2, 2), augment=None, lr=0.1)
+        labeler.pretrain(data, epochs=20)
+        said[held is None] = labeler.fit(data, held, data[0], epochs=2).summary()
+    assert "healthy" not in said[True]
+    assert said[True].endswith("how many labels are wrong is not known: source validation data (source_val) would tell")
+    assert "% wrong (" in said[False]
+    assert "not known" not in said[False]

@@ -94,3 +94,11 @@ def test_the_head_is_the_last_linear_layer_where_none_has_the_name() -> None:
     assert dispatch.head_prefix(nn.Sequential(nn.Linear(4, 2), nn.ReLU())) == "0."
     with pytest.raises(ValueError, match="the model has no head"):
         dispatch.head_prefix(nn.Sequential(nn.Conv2d(1, 2, 3)))
+
+
+def test_a_backbone_must_say_how_long_its_features_are() -> None:
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(16, 8))
+    with pytest.raises(ValueError, match=r"set backbone\.features = 64"):
+        Classifier(backbone, 3)  # type: ignore[arg-type]
+    backbone.features = 8  # type: ignore[assignment]
+    assert Classifier(backbone, 3)(torch.rand(2, 1, 4, 4)).shape == (2, 3)  # type: ignore[arg-type]

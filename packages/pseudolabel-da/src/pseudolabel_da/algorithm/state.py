@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel_da.algorithm.pool import PseudoLabelPool
-from pseudolabel_da.diagnosis.diagnostics import PeriodRecord
+from pseudolabel_da.diagnosis.diagnostics import PeriodRecord, Verdict
 from pseudolabel_da.diagnosis.error import Opening, Opinion
 from pseudolabel_da.reading.identity import check_known_labels, fingerprint
 from pseudolabel_da.reading.samples import Samples, as_samples, joined
@@ -221,12 +221,22 @@ class FitResult:
         return cls(progress.periods, epochs, rows, pool.labels[rows], pool.confidence[rows], *kept)
 
     def summary(self) -> str:
-        """A line for each period."""
+        """A line for each period, and whether anything speaks for its labels."""
         lines = []
         for r in self.periods:
             wrong = "" if r.wrong is None else f", {r.wrong} wrong"
             lines.append(
                 f"epoch {r.epoch}: {r.selected} selected{wrong}, {r.total} of {r.pool} in all, "
-                f"{r.effective_classes:.1f} effective classes, {r.verdict.value}"
+                f"{r.effective_classes:.1f} effective classes, {_judged(r)}"
             )
+        if self.periods and all(r.wrong_estimate is None for r in self.periods):
+            lines.append("how many labels are wrong is not known: source validation data (source_val) would tell")
         return "\n".join([*lines, f"stopped: {self.stopped}"] if self.stopped else lines)
+
+
+def _judged(record: PeriodRecord) -> str:
+    """The verdict in words, with the share of wrong labels that it rests on."""
+    if record.wrong_estimate is None or record.wrong_interval is None:
+        return "not judged" if record.verdict is Verdict.HEALTHY else record.verdict.value
+    low, high = record.wrong_interval
+    return f"{record.verdict.value}, about {record.wrong_estimate:.0%} wrong ({low:.0%} to {high:.0%})"

@@ -59,14 +59,24 @@ class Classifier(nn.Module):
     """A backbone and a head: what gradient-based methods adapt.
 
     Args:
-        backbone: Images to flat features.
+        backbone: Images to features, whose length is its attribute `features`; set it on a module that has none.
         ways: N.
         cosine: End in a `CosineLinear` rather than a linear layer with bias 0.
         zero_head: Start the linear head at 0: no output is preferred, whatever order the classes come in.
+
+    Raises:
+        ValueError: The backbone does not say how long its features are.
+
+    Example:
+        >>> backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU())
+        >>> backbone.features = 32
+        >>> model = Classifier(backbone, ways=5)
     """
 
     def __init__(self, backbone: Backbone, ways: int, *, cosine: bool = False, zero_head: bool = False) -> None:
         super().__init__()
+        if not isinstance(getattr(backbone, "features", None), int):
+            raise ValueError("the backbone does not say how long its features are: set backbone.features = 64, or so")
         self.backbone = backbone
         self.head: nn.Module = CosineLinear(backbone.features, ways) if cosine else nn.Linear(backbone.features, ways)
         if isinstance(self.head, nn.Linear):

@@ -128,6 +128,7 @@ class EpisodeDraw:
                 of = data.name if self.groups is None else f"{data.name}, group {number}"
                 raise DataError(
                     f"{of} has {len(part)} classes with images, episodes of {self.ways} ways need at least {self.ways}"
+                    ": lower ways, or give it more classes"
                 )
         return parts
 
