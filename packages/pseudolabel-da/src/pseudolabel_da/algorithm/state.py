@@ -229,7 +229,7 @@ class FitResult:
                 f"epoch {r.epoch}: {r.selected} selected{wrong}, {r.total} of {r.pool} in all, "
                 f"{r.effective_classes:.1f} effective classes, {_judged(r)}"
             )
-        if self.periods and all(r.wrong_estimate is None for r in self.periods):
+        if any(r.total for r in self.periods) and all(r.wrong_estimate is None for r in self.periods):
             lines.append("how many labels are wrong is not known: source validation data (source_val) would tell")
         return "\n".join([*lines, f"stopped: {self.stopped}"] if self.stopped else lines)
 
