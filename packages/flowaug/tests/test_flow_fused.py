@@ -110,6 +110,24 @@ def test_second_derivatives_of_the_mixture_are_those_of_the_plain_one(monkeypatc
     compare(*found)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_second_derivatives_of_a_whole_flow_are_those_of_the_plain_layers(frozen: bool, monkeypatch) -> None:
+    torch.manual_seed(0)
+    flow = moved_away(ConditionalFlow(3, 7, FlowSpec(layers=3, width=6, components=3), [False, True, False]))
+    flow.requires_grad_(not frozen)
+    found = []
+    for usable in (True, False):
+        monkeypatch.setattr(fused, "usable", lambda usable=usable: usable)
+        g = torch.Generator().manual_seed(3)
+        inputs = [torch.randn(4, 7, generator=g, dtype=torch.float64, requires_grad=True)]
+        w, log_prob = flow.sample(inputs[0], 3, g)  # the samples that couplings move come from the contexts too
+        inputs += [] if frozen else list(flow.parameters())
+        first = torch.autograd.grad(w.sin().sum() + log_prob.square().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(value.square().sum() for value in first), inputs, allow_unused=True)
+        found.append([*first, *second])
+    compare(*found)
+
+
 def test_no_component_may_be_too_far_for_the_gradient() -> None:
     base = MixtureBase(3, 2, 4, scale=0.01, spread=100.0)
     moving, log_prob = base.draw(torch.randn(5, 2), 6)
@@ -117,7 +135,7 @@ def test_no_component_may_be_too_far_for_the_gradient() -> None:
     assert all(value.isfinite().all() for value in grads)
 
 
-@pytest.mark.parametrize(("images", "n"), [(0, 3), (1, 1)])
+@pytest.mark.parametrize(("images", "n"), [(0, 3), (1, 1), (2, 0)])
 def test_few_and_no_images(images: int, n: int) -> None:
     flow = ConditionalFlow(3, 4, FlowSpec(layers=2))
     context = torch.randn(images, 4, requires_grad=True)

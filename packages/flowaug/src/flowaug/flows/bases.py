@@ -138,7 +138,7 @@ class MixtureBase(ConditionalBase):
         with torch.no_grad():
             log_weights, loc, log_scale = self._mixture(raw)
             z = draw_components(log_weights, loc, log_scale, n, generator)
-        if torch.is_grad_enabled() and fused.usable():
+        if n > 0 and torch.is_grad_enabled() and fused.usable():
             parts = (self._moving, self.log_scales, z, raw, loc, log_scale, log_weights)
             return ImplicitMixture.apply(*parts)  # pyright: ignore[reportReturnType]
         return self._moving(z, raw)

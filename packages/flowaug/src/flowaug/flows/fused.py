@@ -28,8 +28,10 @@ def usable() -> bool:
 
 
 def again(plain: Plain, inputs: Sequence[Any], grads: Sequence[Tensor]) -> list[Tensor | None]:
-    """The gradients of `plain`, which can be differentiated once more."""
+    """The gradients of `plain` to each of its inputs, which can be differentiated once more."""
     with torch.enable_grad():
+        # one input may come from another: a gradient to its view holds nothing of that way
+        inputs = [value.view_as(value) if isinstance(value, Tensor) else value for value in inputs]
         wanted = [value for value in inputs if isinstance(value, Tensor) and value.requires_grad]
         found = iter(torch.autograd.grad(plain(*inputs), wanted, grads, create_graph=True, allow_unused=True))
     return [next(found) if isinstance(value, Tensor) and value.requires_grad else None for value in inputs]
