@@ -17,13 +17,12 @@ from diffpnp_pose.cli.prediction.about import describe_run
 from diffpnp_pose.cli.recipes import TrainConfig
 from diffpnp_pose.cli.scoring import score
 from diffpnp_pose.cli.train import Step, fit_on
-from robustvision_core.data.reading.archives import read_members
-from robustvision_core.data.registry.query import data_root
 from robustvision_core.run.files import write_json
 from robustvision_core.run.folder import Run
 from robustvision_core.run.runtime import Runtime
 
 from benchmarks.common import save
+from benchmarks.diffpnp_pose._meshes import drawn_from
 
 QUESTION = "How well does a network trained on crops drawn from a mesh find the object in real photos, and which loss?"
 LONG = True
@@ -40,25 +39,7 @@ SHOWN = ("ADD10", "ADD5", "Proj5", "Proj2", "ACC5", "NPE", "AD")
 
 def configuration(seed: int = 0) -> TrainConfig:
     """What all cells have in common."""
-    root = data_root()
-    mesh = DONE / f"obj_{OBJECT:06d}.ply"
-    if not mesh.exists():
-        name = f"lmo/models/{mesh.name}"
-        mesh.parent.mkdir(parents=True, exist_ok=True)
-        mesh.write_bytes(read_members(root / "pose" / "lmo_models.zip", name.__eq__)[name])
-    return TrainConfig.PRESETS["mesh"].changed(
-        **{
-            "data": f"mesh:{mesh}",
-            "object": OBJECT,
-            "seed": seed,
-            "device": "cpu",
-            "progress": False,
-            "mesh.background": str(root / "mnist-m" / "bsds500_train.zip"),
-            "mesh.elevation": (0.0, 90.0),
-            "mesh.roll": 45.0,
-            "mesh.test": "lmo",
-        }
-    )
+    return drawn_from(OBJECT, DONE, seed=seed)
 
 
 def train_cell(config: TrainConfig, folder: pathlib.Path, before: float) -> float:
