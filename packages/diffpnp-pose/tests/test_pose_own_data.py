@@ -237,7 +237,8 @@ def test_what_a_table_lacks_is_said(tmp_path: pathlib.Path) -> None:
     refused({}, "no camera: give --camera, or the columns fx", drop=("fx",))
     refused({"ty": "near"}, "row 2: ty is 'near', which is no number")
     refused({"r4": ""}, "row 2 has no r4")
-    refused({"r4": 7}, "R is no rotation matrix")
+    refused({"r4": 7}, "row 2: 1 of 1 matrices are no rotations")
+    refused({"left": 70, "top": 5, "right": 10, "bottom": 50}, "row 2: the box is .* right must be beyond left")
     refused({"File": " "}, "row 2 names no file")
     refused({"File": "gone.png"}, r"no image gone\.png")
     (tmp_path / "empty.csv").write_text("file,x0,y0\n")
@@ -247,6 +248,36 @@ def test_what_a_table_lacks_is_said(tmp_path: pathlib.Path) -> None:
         load(TrainConfig.PRESETS["smoke"].changed(**options, data="csv:none.csv"), "train")
     with pytest.raises(UserError, match="needs --points"):
         TrainConfig(data="csv:x.csv")
+
+
+def test_rounded_matrices_and_rows_without_a_split_are_taken(tmp_path: pathlib.Path) -> None:
+    options, rows, R, _ = tabulate(tmp_path, "matrix camera split")
+    for row in rows:
+        row.update({f"r{k}": round(row[f"r{k}"], 3) for k in range(9)}, split="" if row["split"] == "train" else "test")
+    data = write_table(tmp_path / "poses.csv", rows)
+    held = load(TrainConfig.PRESETS["smoke"].changed(**options, data=data), "train")
+    assert torch.allclose(held.R, R[[0, 1, 5]], atol=2e-3)
+    assert torch.allclose(held.R @ held.R.mT, torch.eye(3).expand(3, 3, 3), atol=1e-5)
+
+
+def test_images_inside_a_table_of_poses_are_refused(tmp_path: pathlib.Path) -> None:
+    options, rows, *_ = tabulate(tmp_path, "matrix camera")
+    held = [{**row, "File": (tmp_path / "images" / row["File"]).read_bytes()} for row in rows]
+    with pytest.raises(DataError, match="row 1: file holds bytes: expected the name"):
+        load(TrainConfig.PRESETS["smoke"].changed(**options, data=write_table(tmp_path / "p.parquet", held)), "train")
+
+
+def test_sizes_and_meshes_that_show_nothing_are_refused(tmp_path: pathlib.Path) -> None:
+    trimesh.creation.box((0.1, 0.08, 0.05)).export(str(tmp_path / "box.ply"))
+    small = TrainConfig.PRESETS["mesh"].changed(
+        **{"data": f"mesh:{tmp_path / 'box.ply'}", "train_size": 2, "size": "32x32", "data_root": str(tmp_path)},
+        **{"mesh.keypoints": 8, "mesh.unit": 0.001},
+    )
+    with pytest.raises(DataError, match=r"box is 0\.000137 m across, too small or near"):
+        load(small, "train")
+    for size in ("0x0", "-4x4"):
+        with pytest.raises(DataError, match="multiples of 4, and positive"):
+            load(small.changed(size=size), "train")
 
 
 def test_crops_by_their_former_name() -> None:

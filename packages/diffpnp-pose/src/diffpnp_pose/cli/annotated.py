@@ -83,7 +83,7 @@ def _camera(config: TrainConfig) -> CameraFile | None:
 
 def _chosen(usable: list[Annotation], split: str, shares: tuple[float, float]) -> list[Annotation]:
     if any(one.split for one in usable):
-        return [one for one in usable if one.split == split]
+        return [one for one in usable if (one.split or "train") == split]
     start, stop = (round(share * len(usable)) for share in shares)
     return usable[start:stop]
 

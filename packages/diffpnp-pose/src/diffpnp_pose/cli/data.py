@@ -32,8 +32,8 @@ def load(config: TrainConfig, split: str) -> PoseSet:
         DataError: Files are missing or damaged, nothing is left, or the object has fewer than four keypoints.
     """
     size = pixels(config.size)
-    if any(side % STRIDE for side in size):
-        raise DataError(f"--size {config.size}: width and height must be multiples of {STRIDE}")
+    if any(side < STRIDE or side % STRIDE for side in size):
+        raise DataError(f"--size {config.size}: width and height must be multiples of {STRIDE}, and positive")
     count = getattr(config, f"{split}_size")
     held = _images(config, split, count, size)
     own = len(held.objects[0].keypoints)

@@ -13,6 +13,7 @@ from robustvision_core import data
 from robustvision_core.data import PoseObject, PoseSet
 from robustvision_core.data.offline.cached import cached
 from robustvision_core.data.registry.query import data_root
+from robustvision_core.errors import DataError
 from robustvision_core.run.runtime import derive_seed
 from tqdm import tqdm
 
@@ -76,6 +77,8 @@ def _drawn(config: TrainConfig, split: str, thing: PoseObject, size: tuple[int, 
             return {"images": draw_images(thing.mesh, views, size, keys, bar.update)}  # type: ignore[arg-type]
 
     held = cached(data_root(config.data_root or None) / "cache", ("mesh", _FORMAT, mesh, *ranges), shapes, make)
+    if not bool(held["images"][:, 3].any()):
+        raise DataError(f"{thing.name} is {thing.diameter:.3g} m across, too small or near to draw: see --mesh.unit")
     source = torch.tensor(_CAMERA).expand(count, 3, 3)
     return CropSet(
         images=held["images"],

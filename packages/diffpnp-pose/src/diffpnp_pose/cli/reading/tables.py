@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from robustvision_core.data.poses.pinhole import nearest_rotation
 from robustvision_core.data.reading.named_labels import SPLIT_COLUMNS, split_called
 from robustvision_core.data.sources.arrow import require_pyarrow
 from robustvision_core.data.sources.listed import FILES, separator
@@ -99,6 +100,8 @@ def _columns(path: pathlib.Path, names: set[str]) -> _Columns:
 def _annotation(cells: Mapping[str, Any], columns: _Columns, where: str) -> Annotation:
     rotation = columns.rotation
     camera, box = (_numbers(cells, group, where) if group else None for group in (columns.camera, columns.box))
+    if box is not None and not bool((box[2:] > box[:2]).all()):
+        raise DataError(f"{where}: the box is {box.tolist()}: right must be beyond left, and bottom below top")
     return Annotation(
         _text(cells, columns.file, where),
         torch.zeros(0, 3, dtype=torch.float64) if rotation else _keypoints(cells, columns.keypoints, where),
@@ -110,9 +113,12 @@ def _annotation(cells: Mapping[str, Any], columns: _Columns, where: str) -> Anno
 
 
 def _text(cells: Mapping[str, Any], name: str, where: str) -> str:
-    if not str(cells[name] or "").strip():
+    held = cells[name]
+    if not isinstance(held, str | int | None):
+        raise DataError(f"{where}: {name} holds {type(held).__name__}: expected the name of an image file")
+    if held is None or not str(held).strip():
         raise DataError(f"{where} names no {name}")
-    return str(cells[name]).strip()
+    return str(held).strip()
 
 
 def _number(cells: Mapping[str, Any], name: str, where: str) -> float:
@@ -144,7 +150,7 @@ def _keypoints(cells: Mapping[str, Any], count: int, where: str) -> Tensor:
 def _pose(cells: Mapping[str, Any], rotation: Sequence[str], where: str) -> tuple[Tensor, Tensor]:
     values, t = _numbers(cells, rotation, where), _numbers(cells, _SHIFT, where)
     if len(values) == len(_MATRIX):
-        return values.view(3, 3), t
+        return nearest_rotation(values.view(1, 3, 3), where)[0].double(), t
     if not float(values.norm()) > 0:
         raise DataError(f"{where}: the quaternion is zero")
     return quaternion_to_matrix(values), t
