@@ -31,20 +31,26 @@ class Drawn:
     Args:
         draw: Images (M, C, H, W) and marks (M,) to images with the marks.
         shared: One map of labels to marks for all environments rather than one for each.
+        fixed: The maps are those of all tasks, so that a mark is tied to the number of a class.
         correlations: Probability that a mark is that of the label, one an environment.
     """
 
     def __init__(
-        self, draw: Callable[[Tensor, Tensor], Tensor], shared: bool, correlations: tuple[float, ...] = (0.9, 0.8)
+        self,
+        draw: Callable[[Tensor, Tensor], Tensor],
+        shared: bool,
+        fixed: bool = False,
+        correlations: tuple[float, ...] = (0.9, 0.8),
     ) -> None:
-        self.draw, self.shared, self.correlations = draw, shared, correlations
+        self.draw, self.shared, self.fixed, self.correlations = draw, shared, fixed, correlations
 
     def __len__(self) -> int:
         return len(self.correlations)
 
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Images (E, M, C, H, W) with their marks."""
-        maps = [torch.randperm(WAYS, generator=generator) for _ in self.correlations]
+        source = torch.Generator().manual_seed(0) if self.fixed else generator
+        maps = [torch.randperm(WAYS, generator=source) for _ in self.correlations]
         shown = []
         for e, probability in enumerate(self.correlations):
             own = maps[0 if self.shared else e][labels[e]]
@@ -59,6 +65,12 @@ def frame(images: Tensor, marks: Tensor) -> Tensor:
     inside = torch.zeros(images.shape[-2:], dtype=torch.bool)
     inside[2:-2, 2:-2] = True
     return torch.where(inside, images, (marks / (WAYS - 1))[:, None, None, None])
+
+
+def tint(images: Tensor, marks: Tensor) -> Tensor:
+    """One of five hues in place of white."""
+    hues = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, 1.0, 0], [0, 1.0, 1.0]])
+    return images * hues[marks][..., None, None]
 
 
 def dot(images: Tensor, marks: Tensor) -> Tensor:
@@ -89,11 +101,13 @@ CASES: dict[str, tuple[Environments, int, Callable[[Tensor], Tensor] | None]] = 
     "grey of a frame, one map": (Drawn(frame, True), 1, None),
     "place of a dot, a map of each environment": (Drawn(dot, False), 1, None),
     "place of a dot, one map": (Drawn(dot, True), 1, None),
+    "grey of a frame, tied to the number of a class": (Drawn(frame, False, fixed=True), 1, None),
+    "colour, tied to the number of a class": (Drawn(tint, False, fixed=True), 3, None),
     "plain, and turned by 90 degrees": (TransformEnvironments(("identity", "rotate90")), 1, None),
     "plain, and out of focus": (TransformEnvironments(("identity", "blur")), 1, None),
     "place of a dot, statistics of the top given": (Drawn(dot, False), 1, top_row),
 }
-RIGHT = (True, False, False, True, False, True, False, False, False, True)
+RIGHT = (True, False, False, True, False, True, False, True, True, False, False, True)
 
 
 def row(name: str, right: bool) -> dict[str, Any]:
@@ -134,7 +148,7 @@ def gain(name: str) -> str:
 
 def draw(tables: dict[str, list[Any]]) -> None:
     """The exchange of probes of every case, the seeds' mean."""
-    drawn, axes = plots.figure(12, 5.2, nrows=2, ncols=5, squeeze=False)
+    drawn, axes = plots.figure(13, 5.2, nrows=2, ncols=6, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     for place, (name, of_seeds) in zip(axes.flat, tables.items(), strict=False):

@@ -75,6 +75,19 @@ def test_a_nuisance_of_ones_own() -> None:
     assert not by_edges.helps  # brightness is no part of it
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_shade_tied_to_the_number_of_a_class_is_no_transform(shared: bool) -> None:
+    """Alike in all tasks, in each environment in an order of its own, or in one order that misleads nobody."""
+    orders = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4] if shared else [3, 0, 4, 1, 2]])
+
+    def tied(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return 0.3 * images + 0.17 * orders.gather(1, labels)[..., None, None, None]
+
+    report = inspect_environments(tasks(tied))
+    assert report.helps is not shared
+    assert report.within > 0.9
+
+
 def a_dot(shared: bool) -> Any:
     """A white square in one of five places, that of the label nine times in ten."""
 

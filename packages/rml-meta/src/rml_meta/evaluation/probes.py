@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MEANS = 4
+"""Class means to a statistic that a map needs to serve other classes."""
+
 
 def own_and_others(table: Tensor) -> tuple[Tensor, Tensor]:
     """Mean accuracies (G,) in the probe's own environment and in the others, of `exchange`'s (G, E, E)."""
@@ -64,10 +67,24 @@ def exchange(x: Tensor, y: Tensor, q: Tensor, qy: Tensor, *, ways: int) -> Tenso
 
 
 def _carried(source: Tensor, target: Tensor) -> Tensor:
-    """Class means (G, N, F) of one environment as another shows them, by the affine map that fits all tasks best."""
+    """Class means (G, N, F) of one environment as another shows them.
+
+    Each by the affine map that fits the other classes of all tasks best. A transform does to one class what it does to
+    the others; a nuisance tied to the number of a class does not, so it can't be carried. Where the tasks are too few
+    for a map that serves classes it has not seen, it is fitted to all of them.
+    """
+    tasks, ways, statistics = source.shape
+    if tasks * (ways - 1) < MEANS * statistics:
+        return _map(source, target, source)
+    others = [[m for m in range(ways) if m != n] for n in range(ways)]
+    return torch.stack([_map(source[:, rest], target[:, rest], source[:, n]) for n, rest in enumerate(others)], 1)
+
+
+def _map(source: Tensor, target: Tensor, means: Tensor) -> Tensor:
+    """``means`` (..., F) by the affine map, with a ridge, from ``source`` to ``target`` (G, M, F)."""
     x, y = source.flatten(0, 1), target.flatten(0, 1)
     centre, goal = x.mean(0), y.mean(0)
     gram = (x - centre).T @ (x - centre)
     ridge = 1e-3 * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(x.shape[-1], dtype=x.dtype)
     change = torch.linalg.solve(gram + ridge, (x - centre).T @ (y - goal))
-    return (source - centre) @ change + goal
+    return (means - centre) @ change + goal
