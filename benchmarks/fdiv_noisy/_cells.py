@@ -44,7 +44,7 @@ def run_cell(config: TrainConfig) -> dict[str, Any]:
     started = time.perf_counter()
     with Runtime.session(config.device, config.precision, config.seed) as runtime:
         noisy = load(config)
-        criterion, report = criteria.build(config, noisy)
+        criterion, report = criteria.build(config, noisy, runtime)
         prepared = time.perf_counter() - started
         classifier = make_classifier(config, noisy.train)
         step = Step(classifier.network, criterion)

@@ -151,6 +151,27 @@ def test_examining_takes_the_configured_network_device_and_progress(monkeypatch:
     assert asked[-1]["make_model"] is None
 
 
+def test_examining_networks_compute_in_the_precision_of_the_training() -> None:
+    config = small(network="resnet8")
+    train = load(config).in_memory()
+    images = train.images[:4].float()
+    logits = {}
+    for precision in ("fp32", "bf16"):
+        with Runtime.session("cpu", precision) as runtime:
+            make = criteria.examiner(config, train, runtime)
+            assert make is not None
+            torch.manual_seed(0)
+            network = make().eval()
+            logits[precision] = network(images)
+            with runtime.autocast():
+                inner = network.network if precision == "bf16" else network
+                assert torch.equal(inner(images).float(), logits[precision])
+        assert logits[precision].dtype == torch.float32
+        assert {value.dtype for value in network.parameters()} == {torch.float32}
+    assert not torch.equal(logits["fp32"], logits["bf16"])
+    assert torch.allclose(logits["fp32"], logits["bf16"], atol=0.1)
+
+
 def test_external_product_goes_with_every_loss(tmp_path: pathlib.Path) -> None:
     arguments = ["--product", "external", "--train-size", "0", "--epochs", "2"]
     for loss in ("ce", "pair-conditional", "auto", "tv"):

@@ -128,7 +128,7 @@ def find_noise(
                 train.images,
                 train.labels,
                 train.num_classes,
-                make_model=examiner(config, train),
+                make_model=examiner(config, train, runtime),
                 refine=refine,
                 device=None if runtime is None else runtime.device,
                 seed=config.seed,
@@ -149,7 +149,7 @@ def posteriors(config: TrainConfig, train: ImageSet, runtime: Runtime) -> Tensor
                 train.images,
                 train.labels,
                 train.num_classes,
-                make_model=examiner(config, train),
+                make_model=examiner(config, train, runtime),
                 device=runtime.device,
                 seed=config.seed,
                 on_epoch=lambda fold, epoch, loss: bar.set_postfix(network=fold + 1, epoch=epoch),
@@ -158,12 +158,27 @@ def posteriors(config: TrainConfig, train: ImageSet, runtime: Runtime) -> Tensor
             raise UserError(f"the labels of {config.data} cannot be judged: {error}") from error
 
 
-def examiner(config: TrainConfig, train: ImageSet) -> Callable[[], nn.Module] | None:
+def examiner(config: TrainConfig, train: ImageSet, runtime: Runtime | None = None) -> Callable[[], nn.Module] | None:
     """Makes the networks that examine the labels: that of `config`, or None, the small default, for grey images."""
     channels, height, _ = train.shape
     if config.network == "cnn" and channels == 1:
         return None
-    return functools.partial(new_network, config.network, channels, height, train.num_classes)
+    make = functools.partial(new_network, config.network, channels, height, train.num_classes)
+    return make if runtime is None or runtime.autocast_dtype is None else lambda: InPrecision(make(), runtime)
+
+
+class InPrecision(nn.Module):
+    """A network that computes in the precision of the training, with logits of full precision."""
+
+    def __init__(self, network: nn.Module, runtime: Runtime) -> None:
+        super().__init__()
+        self.network, self.runtime = network, runtime
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits (B, K)."""
+        with self.runtime.autocast():
+            logits = self.network(images)
+        return logits.float()
 
 
 def make_plan(config: TrainConfig, n: int) -> Plan:
@@ -203,7 +218,7 @@ def hold_race(
             train.num_classes,
             losses,
             plan=plan,
-            make_model=examiner(config, train),
+            make_model=examiner(config, train, runtime),
             device=None if runtime is None else runtime.device,
             seed=config.seed,
             on_training=bar.update,
