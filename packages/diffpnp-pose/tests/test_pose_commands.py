@@ -56,7 +56,8 @@ def test_json_with_common_points_gives_the_poses(tmp_path: pathlib.Path, capsys:
     assert shown[4:7] == pytest.approx(t[0].tolist(), abs=6e-5)
 
 
-def test_csv_with_weights_and_items_of_several_lengths(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("separator", [", ", ";", "\t"])
+def test_csv_with_weights_and_items_of_several_lengths(separator: str, tmp_path: pathlib.Path, capsys) -> None:
     x, z, _, _ = made(noise=0.5)
     c = torch.rand(8, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
     lines = ["id, u, v, x, y, z, weight"]
@@ -65,9 +66,10 @@ def test_csv_with_weights_and_items_of_several_lengths(tmp_path: pathlib.Path) -
             lines.append(
                 ", ".join([name, *(repr(value) for value in [*x[k, i].tolist(), *z[i].tolist(), float(c[i])])])
             )
-    (tmp_path / "a.csv").write_text("\n".join(lines))
+    (tmp_path / "a.csv").write_text("\n".join(lines).replace(", ", separator))
     options = ["--camera", "300", "310", "160", "120", "--noise", "0.5", "--out", str(tmp_path / "poses.json")]
     assert main(["solve", "--file", str(tmp_path / "a.csv"), *options]) == 0
+    assert "3  no valid pose: 4 points or more are needed" in capsys.readouterr().out
     poses = {pose["id"]: pose for pose in written(tmp_path / "poses.json")}
     assert [poses[name]["points"] for name in "abc"] == [8, 6, 3]
     assert not poses["c"]["valid"]

@@ -6,13 +6,14 @@ JSON: one item, or a list of them under `items`, each with
 
 `id` and `weights` may be left out; `points_3d`, `K` and `weights` may stand beside `items`, for all of them.
 
-CSV: a line of names, then a line a point; columns `u v x y z`, and if wanted `weight` and `id`. Lines with one id are
-one item. The camera comes from elsewhere. Any other field or column is an error.
+CSV, with commas, semicolons or tabs: a line of names, then a line a point; columns `u v x y z`, and if wanted `weight`
+and `id`. Lines with one id are one item. The camera comes from elsewhere. Any other field or column is an error.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import pathlib
@@ -21,8 +22,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from robustvision_core.data.sources.listed import separator
 from robustvision_core.errors import DataError
 from torch import Tensor
+
+MIN_POINTS = 4
+"""Fewer determine no single pose."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def _from_json(text: str, path: str) -> list[dict[str, Any]]:
 
 
 def _from_csv(text: str, path: str) -> list[dict[str, Any]]:
-    rows = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    rows = csv.DictReader(text.splitlines(), delimiter=separator(io.StringIO(text)), skipinitialspace=True)
     names = [name.strip() for name in rows.fieldnames or []]
     if missing := [name for name in "uvxyz" if name not in names]:
         raise DataError(f"{path}: no column {', '.join(missing)}: the first line must name u, v, x, y and z")
@@ -153,7 +158,7 @@ def _numbers(value: Any, field: str, where: str) -> Tensor:
 def _batch(items: list[dict[str, Any]]) -> Correspondences:
     def pad(name: str) -> Tensor:
         rows = torch.nn.utils.rnn.pad_sequence([item[name] for item in items], batch_first=True)
-        short = max(0, 4 - rows.shape[1])  # fewer than four points are no shape for the solver, but an invalid item
+        short = max(0, MIN_POINTS - rows.shape[1])  # fewer points are no shape for the solver, but an invalid item
         return torch.nn.functional.pad(rows, (0, 0) * (rows.dim() - 2) + (0, short))
 
     counts = torch.tensor([len(item["x"]) for item in items])

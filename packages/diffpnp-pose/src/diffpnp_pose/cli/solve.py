@@ -13,7 +13,7 @@ from robustvision_core.run.files import write_json
 from torch import Tensor
 
 from diffpnp_pose.cli.camera import read_camera
-from diffpnp_pose.cli.correspondences import Correspondences, read
+from diffpnp_pose.cli.correspondences import MIN_POINTS, Correspondences, read
 from diffpnp_pose.cli.options import SolveConfig
 from diffpnp_pose.cli.outputs import writing
 from diffpnp_pose.distortion import undistort_points
@@ -98,8 +98,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [f"{'id':<{width}}  points{head}  rms, px"]
     for row in rows:
         start = f"{row['id']:<{width}}  {row['points']:>6}"
-        lines.append(f"{start}{_numbers(row)}" if row["valid"] else f"{start}  no valid pose")
+        lines.append(f"{start}{_numbers(row)}" if row["valid"] else f"{start}  {_refused(row)}")
     return "\n".join(lines)
+
+
+def _refused(row: dict[str, Any]) -> str:
+    return "no valid pose" if row["points"] >= MIN_POINTS else f"no valid pose: {MIN_POINTS} points or more are needed"
 
 
 def _numbers(row: dict[str, Any]) -> str:
