@@ -81,6 +81,8 @@ def test_drawings_hold_their_words(path: pathlib.Path) -> None:
     for text in root.iter("{http://www.w3.org/2000/svg}text"):
         assert 0 <= float(text.attrib["x"]) <= width
         assert 0 <= float(text.attrib["y"]) <= height
+        if text.attrib.get("text-anchor") == "end":
+            assert float(text.attrib["x"]) >= 0.5 * float(text.attrib["font-size"]) * len(text.text or ""), text.text
 
 
 ROWS = {

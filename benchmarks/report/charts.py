@@ -12,6 +12,7 @@ from benchmarks.report.claims import Claim
 from benchmarks.report.figures import Figure, numbers, reach, select
 
 WIDTH, LEFT, RIGHT, ROW = 720, 250, 590, 24
+GAP, LETTER = 14, 6.6  # between a label and the axis, and the width of a letter of a label
 MARKS = {"paper": "the paper", "aim": "the aim"}
 Curve = list[tuple[float, float]]
 
@@ -31,19 +32,20 @@ def dots(title: str, figures: Sequence[Figure], unit: str) -> str:
     """A row a figure: its value as a disc, its bar, and what the paper has as an upright mark."""
     height = 52 + ROW * len(figures)
     sheet = Drawing(WIDTH, height, title, ground=True)
-    x = Scale(_range(figures), (LEFT, RIGHT))
+    left = max(LEFT, 2 * GAP + LETTER * max(len(one.label) for one in figures))
+    x = Scale(_range(figures), (left, RIGHT))
     _frame(sheet, x, height, unit)
     for row, one in enumerate(figures):
         y = 20 + ROW * row
-        sheet.text((LEFT - 14, y + 4), one.label, 12.5, "end")
+        sheet.text((left - GAP, y + 4), one.label, 12.5, "end")
         if one.spread is not None:
             sheet.line([(x(one.value - one.spread), y), (x(one.value + one.spread), y)], sheet.palette.main, 2.5)
         for place, mark in ((one.paper, sheet.palette.series[1]), (one.aim, sheet.palette.series[3])):
             if place is not None:
                 sheet.line([(x(place), y - 8), (x(place), y + 8)], mark, 3)
         sheet.dot((x(one.value), y), 4.5, sheet.palette.main)
-        sheet.text((RIGHT + 14, y + 4), one.text, 12.5)
-    _legend(sheet, figures, height)
+        sheet.text((RIGHT + GAP, y + 4), one.text, 12.5)
+    _legend(sheet, figures, left, height)
     return sheet.svg()
 
 
@@ -65,7 +67,7 @@ def _frame(sheet: Drawing, x: Scale, height: float, unit: str) -> None:
     sheet.text((WIDTH - 10, height - 5), unit, 11, "end", sheet.palette.faint)
 
 
-def _legend(sheet: Drawing, figures: Sequence[Figure], height: float) -> None:
+def _legend(sheet: Drawing, figures: Sequence[Figure], left: float, height: float) -> None:
     bars = {"95 % interval" if one.interval else "standard deviation" for one in figures if one.spread is not None}
     said = [f"bars: {', '.join(sorted(bars))}"] if bars else []
     said += [
@@ -73,7 +75,7 @@ def _legend(sheet: Drawing, figures: Sequence[Figure], height: float) -> None:
         for name, colour in (("paper", "orange"), ("aim", "green"))
         if any(getattr(one, name) is not None for one in figures)
     ]
-    sheet.text((LEFT, height - 5), "; ".join(said), 11, "start", sheet.palette.faint)
+    sheet.text((left, height - 5), "; ".join(said), 11, "start", sheet.palette.faint)
 
 
 def series(package: str, asked: Mapping[str, Any]) -> dict[str, Curve]:
