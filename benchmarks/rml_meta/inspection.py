@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rml_meta import inspect_environments
 from rml_meta.cli import class_split
-from rml_meta.environments import ColourEnvironments, TransformEnvironments
+from rml_meta.environments import PALETTE, ColourEnvironments, TransformEnvironments, colourise
 from robustvision_core.data import EpisodeSampler
 from robustvision_core.data.episodes.sampler import Environments
 from robustvision_core.run import plots
@@ -68,9 +68,8 @@ def frame(images: Tensor, marks: Tensor) -> Tensor:
 
 
 def tint(images: Tensor, marks: Tensor) -> Tensor:
-    """One of five hues in place of white."""
-    hues = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, 1.0, 0], [0, 1.0, 1.0]])
-    return images * hues[marks][..., None, None]
+    """One of five colours."""
+    return colourise(images, torch.tensor(PALETTE)[marks])
 
 
 def dot(images: Tensor, marks: Tensor) -> Tensor:
